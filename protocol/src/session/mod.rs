@@ -1,0 +1,1 @@
+//! Which frame is legal when.
