@@ -1,0 +1,2 @@
+//! The binary `rove`.
+fn main() {}
