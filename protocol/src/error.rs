@@ -102,6 +102,12 @@ pub enum Violation {
         /// The seq that came.
         got: u64,
     },
+    /// The first stream is not the control stream, or a second one is.
+    #[error("a stream of type {stream_type:#x} is not allowed here")]
+    StreamUnexpected {
+        /// The type of the stream.
+        stream_type: u64,
+    },
     /// Nothing, or half of something, for too long.
     #[error("{what} did not arrive in time")]
     Timeout {
@@ -115,7 +121,9 @@ impl Violation {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Decode(error) => error.code(),
-            Self::OutOfState { .. } | Self::Unasked { .. } | Self::SeqOrder { .. } => ErrorCode::FrameUnexpected,
+            Self::OutOfState { .. } | Self::Unasked { .. } | Self::SeqOrder { .. } | Self::StreamUnexpected { .. } => {
+                ErrorCode::FrameUnexpected
+            }
             Self::Limit { .. } => ErrorCode::LimitExceeded,
             Self::Timeout { .. } => ErrorCode::Timeout,
         }

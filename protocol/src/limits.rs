@@ -28,6 +28,8 @@ pub const BIDI_STREAMS: usize = CONVERSATION_STREAMS + FETCH_STREAMS + 4;
 pub const UNANSWERED_POSTS: usize = 64;
 /// Requests of a session that may be unanswered.
 pub const REQUESTS_IN_FLIGHT: usize = 32;
+/// Fetches of one stream that may be unanswered: enough to hide a round trip, few enough to bound what is read ahead.
+pub const FETCHES_IN_FLIGHT: usize = 8;
 /// Largest event that travels inside an inbox line.
 pub const INLINE_EVENT: usize = 1_024;
 /// Replay bytes queued on one stream (D6).
