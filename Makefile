@@ -1,0 +1,39 @@
+# Every task of the project by one name. Each does what it needs first (libclang, RocksDB: scripts/bootstrap.sh).
+# CARGO_TARGET_DIR is respected; so is everything else cargo reads from the environment.
+
+.DEFAULT_GOAL := help
+.PHONY: help bootstrap build run test verify fix bench bench-micro bench-load fuzz
+MAKEFLAGS += --no-print-directory
+
+help: ## This list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+bootstrap: ## Get what the build needs: libclang, and RocksDB (20-30 minutes, once for this machine)
+	@scripts/bootstrap.sh
+
+build: bootstrap ## Build rove-server and rove, optimised
+	@scripts/run.sh --build-only
+
+run: bootstrap ## Build, start a server, and chat: the demo (scripted where there is no terminal)
+	@scripts/run.sh
+
+test: bootstrap ## Run every test
+	@scripts/test.sh
+
+verify: bootstrap ## Check format, lints, documentation, dependencies, scripts; changes nothing
+	@scripts/verify.sh
+
+fix: bootstrap ## Format, and mend what clippy can mend by itself
+	@cargo fmt --all
+	@cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+bench: bench-micro bench-load ## Every measurement that benches/RESULTS.md has figures of
+
+bench-micro: bootstrap ## Micro benchmarks (criterion)
+	@cargo bench --package rove-benches
+
+bench-load: bootstrap ## The whole system under load: a release server of its own on loopback, BENCH_SECONDS=10 each
+	@scripts/bench-load.sh
+
+fuzz: ## Fuzz every target for FUZZ_SECONDS=60 each (needs a nightly toolchain and cargo-fuzz)
+	@scripts/fuzz.sh

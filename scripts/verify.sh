@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Everything that can be said about the code without running it. Changes nothing in the tree; goes on after a failure,
+# so that one run shows all there is to mend.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+failed=()
+check() { step "$@" || failed+=("$1"); }
+
+check "format" cargo fmt --all --check
+check "lints" cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+check "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+
+# The protocol must build where there is no operating system (a browser); checked where that target is installed.
+if [ -d "$(rustc --print sysroot)/lib/rustlib/wasm32-unknown-unknown" ]; then
+    check "protocol for wasm32" cargo check --package rove-protocol --target wasm32-unknown-unknown --locked --quiet
+else
+    skipped "protocol for wasm32: rustup target add wasm32-unknown-unknown"
+fi
+
+if cargo deny --version >/dev/null 2>&1; then
+    check "dependencies" cargo deny --log-level error check bans licenses sources
+    # The database of advisories is fetched; without a network that is nobody's fault here.
+    if cargo deny fetch db >/dev/null 2>&1; then
+        check "advisories" cargo deny --log-level error check --disable-fetch advisories
+    else
+        skipped "advisories: the database cannot be fetched from here"
+    fi
+else
+    skipped "dependencies: cargo install --locked cargo-deny"
+fi
+
+if command -v shellcheck >/dev/null; then
+    check "scripts" shellcheck --external-sources scripts/*.sh .ci/run
+else
+    skipped "scripts: install shellcheck"
+fi
+
+if [ ${#failed[@]} -eq 0 ]; then
+    printf '\n%sPASSED%s  verified in %d s\n' "$green" "$plain" "$SECONDS" >&2
+else
+    printf '\n%sFAILED%s  %s\n' "$red" "$plain" "$(IFS=,; printf '%s' "${failed[*]}")" >&2
+    exit 1
+fi
