@@ -1,1 +1,12 @@
-//! rove-server
+//! The Rove server: the shell that does the core's I/O, as a library and the `rove-server` binary.
+//!
+//! - [`edge`] speaks `rove/1` with clients, [`http`] serves the stateless API;
+//! - [`node`] runs the replicas: it turns commands into log entries, log entries into state, state into answers and events;
+//! - [`storage`] keeps the raft log, the conversation state and the directory on disk;
+//! - [`cli`] wires everything and drains it.
+
+pub mod cli;
+pub mod edge;
+pub mod http;
+pub mod node;
+pub mod storage;

@@ -1,0 +1,62 @@
+//! What a node is told at start.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rove_protocol::ids::NodeId;
+
+/// Conversation partitions of a cluster unless told otherwise: two leaders for each of three nodes.
+pub const DEFAULT_PARTITIONS: u16 = 6;
+
+/// Most conversation partitions: each replica costs memory for its log and a share of every round.
+pub const MAX_PARTITIONS: u16 = 256;
+
+/// Where the node keeps its data, who it is, and how large its queues are.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Holds `raft/` (the log), `state/` (RocksDB), `directory/` (SQLite) and `lock`.
+    pub data_dir: PathBuf,
+    /// This node. Not 0.
+    pub node_id: NodeId,
+    /// Conversation partitions of the cluster; fixed when the data directory is made.
+    pub partitions: u16,
+    /// Unit of raft's timers: heartbeats every 2 ticks, elections after 10 to 20.
+    pub tick: Duration,
+    /// Threads of the read pool.
+    pub read_threads: usize,
+    /// Commands a partition may have queued before it answers `Busy`.
+    pub queue_commands: usize,
+    /// Bytes of commands a partition may have queued before it answers `Busy`.
+    pub queue_bytes: usize,
+    /// How often the state is flushed at least, so that a restart replays little.
+    pub flush_every: Duration,
+    /// Bytes of log above what is durable in the state that force a flush earlier.
+    pub flush_log_bytes: u64,
+    /// How long a graceful stop waits for what is queued.
+    pub drain: Duration,
+}
+
+impl NodeConfig {
+    /// The defaults, with the reasons beside the values.
+    pub fn new(data_dir: impl Into<PathBuf>, node_id: NodeId) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            node_id,
+            partitions: DEFAULT_PARTITIONS,
+            // A leader is missed after 0.5 to 1 s: well above a slow fsync, well below what people notice as an outage.
+            tick: Duration::from_millis(50),
+            // Reads are short and mostly cached; more threads than this only fight for the disk.
+            read_threads: 4,
+            // At 100,000 posts a second this is 80 ms of work: beyond it, waiting only adds latency.
+            queue_commands: 8_192,
+            // A thousand bodies of the largest size.
+            queue_bytes: 16 * 1024 * 1024,
+            // A restart replays at most this much traffic; a flush of little costs a few milliseconds of a background thread.
+            flush_every: Duration::from_secs(30),
+            // The log above the durable state is also held in memory.
+            flush_log_bytes: 64 * 1024 * 1024,
+            // Long enough for any queue at any sane disk, short enough for a service manager's patience.
+            drain: Duration::from_secs(5),
+        }
+    }
+}

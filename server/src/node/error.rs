@@ -1,0 +1,180 @@
+//! What can go wrong with a node, by who has to act on it.
+
+use std::path::PathBuf;
+
+use rove_core::replica::ReplicaError;
+use rove_protocol::ids::{NodeId, PartitionId};
+use rove_protocol::registry::ErrorCode;
+
+use crate::storage::raft_log::RaftLogError;
+
+/// A command was not accepted. Nothing was consumed: the same command may be proposed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// The partition's queue, or the table of those who wait for answers, is full.
+    #[error("the partition has as much queued as it may")]
+    Busy,
+    /// This replica does not lead the partition.
+    #[error("this replica does not lead the partition (leader: {leader:?})")]
+    NotLeader {
+        /// Who does, when that is known.
+        leader: Option<NodeId>,
+    },
+    /// The node is draining.
+    #[error("the node is stopping")]
+    Stopping,
+    /// There is no such partition.
+    #[error("no partition {0}")]
+    UnknownPartition(PartitionId),
+    /// The encoded command is larger than a log entry may be.
+    #[error("a command of {size} bytes; the limit is {limit}")]
+    TooLarge {
+        /// Its size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+}
+
+impl ProposeError {
+    /// The code a client is answered with.
+    pub const fn code(self) -> ErrorCode {
+        match self {
+            Self::Busy => ErrorCode::Busy,
+            Self::NotLeader { .. } => ErrorCode::Unavailable,
+            Self::Stopping => ErrorCode::GoingAway,
+            Self::UnknownPartition(_) => ErrorCode::Internal,
+            Self::TooLarge { .. } => ErrorCode::BodyTooLarge,
+        }
+    }
+}
+
+/// A call did not come back with an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// It was not accepted: nothing happened.
+    #[error(transparent)]
+    NotProposed(#[from] ProposeError),
+    /// The read pool has as much queued as it may: nothing happened.
+    #[error("the read pool has as much queued as it may")]
+    ReadsBusy,
+    /// It was accepted, and the answer was lost (leadership moved, or the node is stopping): it may or may not take effect.
+    #[error("the outcome is not known")]
+    Unknown,
+}
+
+impl CallError {
+    /// The code a client is answered with.
+    pub const fn code(self) -> ErrorCode {
+        match self {
+            Self::NotProposed(refused) => refused.code(),
+            Self::ReadsBusy => ErrorCode::Busy,
+            Self::Unknown => ErrorCode::Unavailable,
+        }
+    }
+}
+
+/// The node did not start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting that can never work.
+    #[error("configuration: {0}")]
+    Config(String),
+    /// The data directory cannot be used.
+    #[error("data directory {path}: {source}; check that it exists, is a directory, and may be written by this user")]
+    DataDir {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another process has the directory open.
+    #[error("data directory {path} is in use by another process; stop it first, or give this node a directory of its own")]
+    InUse {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The directory was written by another node.
+    #[error(
+        "data directory {path} belongs to node {found}, this is node {expected}; point the node at its own directory (never copy one)"
+    )]
+    OtherNode {
+        /// Which directory.
+        path: PathBuf,
+        /// Whose it is.
+        found: NodeId,
+        /// Who tried.
+        expected: NodeId,
+    },
+    /// The directory was laid out for another number of partitions.
+    #[error("the data directory has {found} conversation partitions, the configuration says {expected}; the number cannot be changed")]
+    OtherPartitions {
+        /// As on disk.
+        found: u16,
+        /// As configured.
+        expected: u16,
+    },
+    /// The raft log cannot be opened or read.
+    #[error(transparent)]
+    RaftLog(#[from] RaftLogError),
+    /// A replica must not vote with what it found on disk.
+    #[error(
+        "partition {partition} is quarantined: {reason}; this copy of the partition cannot be trusted: restore the data directory \
+         from a backup, or rebuild the replica under a new id"
+    )]
+    Quarantined {
+        /// Which.
+        partition: PartitionId,
+        /// Why.
+        reason: ReplicaError,
+    },
+    /// The conversation state (RocksDB) cannot be opened or read.
+    #[error("conversation state: {0}")]
+    State(String),
+    /// The directory (SQLite) cannot be opened or read.
+    #[error("directory: {0}")]
+    Directory(String),
+    /// A thread could not be started.
+    #[error("thread {name}: {source}; the system is out of threads or memory")]
+    Thread {
+        /// Its name.
+        name: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Why a running node cannot go on. The process must end: what is durable is replayed at the next start.
+#[derive(Debug, thiserror::Error)]
+pub enum FatalError {
+    /// A write or a sync of the raft log failed: nobody knows what reached the disk, so nothing may be acknowledged any more.
+    #[error("raft log: {0}")]
+    RaftLog(#[from] RaftLogError),
+    /// A replica found its log or its peers' messages impossible.
+    #[error("partition {partition}: {reason}")]
+    Replica {
+        /// Which.
+        partition: PartitionId,
+        /// Why.
+        reason: ReplicaError,
+    },
+    /// A committed entry could not be applied, or the state could not be written.
+    #[error("apply of partition {partition}: {message}")]
+    Apply {
+        /// Which.
+        partition: PartitionId,
+        /// What the machine or its store said.
+        message: String,
+    },
+    /// The state could not be flushed.
+    #[error("flush: {0}")]
+    Flush(String),
+    /// A thread panicked.
+    #[error("thread {name} panicked: {message}")]
+    Panicked {
+        /// Its name.
+        name: &'static str,
+        /// The panic's message.
+        message: String,
+    },
+}

@@ -1,0 +1,243 @@
+//! What the rest of the server holds of the node.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use bytes::Bytes;
+use crossbeam_channel::{Sender, TrySendError};
+use parking_lot::Mutex;
+use rove_core::command::{ConversationCommand, ConversationOutcome, Envelope};
+use rove_core::directory::{DirectoryCommand, DirectoryOutcome, DirectoryRead};
+use rove_core::placement::partition_of;
+use rove_protocol::ids::{ConversationId, NodeId, PartitionId};
+use tokio::sync::oneshot;
+
+use super::admission::Admission;
+use super::config::NodeConfig;
+use super::error::{CallError, FatalError, ProposeError, StartError};
+use super::read_pool::ReadPool;
+use super::replica_thread::Proposal;
+use super::sinks::Sinks;
+use super::stats::{NodeStats, PartitionStats};
+use super::supervisor::Supervisor;
+use super::tickets::{TicketTable, Waiter};
+use crate::storage::state::StateDb;
+
+/// The directory's partition.
+pub(super) const DIRECTORY: PartitionId = PartitionId(0);
+
+/// Largest encoded command: the largest that a frame can ask for (a group with 500 members named one by one) with room to spare.
+pub(super) const MAX_COMMAND: usize = 64 * 1024;
+
+/// Where the node is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Phase {
+    /// Replaying, electing.
+    Starting = 0,
+    /// Every partition has caught up with what was in the log at start.
+    Ready = 1,
+    /// Takes nothing new.
+    Stopping = 2,
+}
+
+/// What the node's threads and its handles share.
+pub(super) struct Shared {
+    pub(super) id: NodeId,
+    pub(super) partitions: u16,
+    pub(super) queue_commands: usize,
+    pub(super) queue_bytes: usize,
+    /// One for each partition, the directory's first.
+    pub(super) doors: Box<[Admission]>,
+    pub(super) tickets: TicketTable,
+    pub(super) stats: Arc<NodeStats>,
+    pub(super) phase: AtomicU8,
+    /// Stop at once, without draining or flushing: as if the process had been killed.
+    pub(super) killed: AtomicBool,
+    /// Newest status of each replica, refreshed with every tick.
+    pub(super) status: Mutex<Vec<PartitionStats>>,
+}
+
+impl Shared {
+    pub(super) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Ready,
+            _ => Phase::Stopping,
+        }
+    }
+
+    /// Phases only go forward.
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+    }
+}
+
+pub(super) struct Inner {
+    pub(super) shared: Arc<Shared>,
+    pub(super) proposals: Sender<Proposal>,
+    pub(super) reads: ReadPool,
+    pub(super) state: Arc<StateDb>,
+}
+
+/// A node's replicas, as everything above them sees them. Cheap to clone.
+#[derive(Clone)]
+pub struct Node(pub(super) Arc<Inner>);
+
+impl Node {
+    /// Opens the data directory, recovers the replicas and starts the threads.
+    ///
+    /// Returns before the log is replayed: see [`Node::is_ready`]. Blocks on the disk; call it before the runtime is busy.
+    pub fn start(config: NodeConfig, sinks: Sinks) -> Result<(Self, NodeRunner), StartError> {
+        super::start::start(config, sinks)
+    }
+
+    /// This node.
+    pub fn id(&self) -> NodeId {
+        self.0.shared.id
+    }
+
+    /// Conversation partitions of the cluster.
+    pub fn partitions(&self) -> u16 {
+        self.0.shared.partitions
+    }
+
+    /// Where a conversation lives.
+    pub fn partition_of(&self, conversation: ConversationId) -> PartitionId {
+        partition_of(conversation.shard(), self.0.shared.partitions)
+    }
+
+    /// Queues a command for its partition, in the order of the calls. The receiver resolves when the command is applied, and fails
+    /// when its outcome is lost (leadership moved, or the node stopped): the caller repeats it under the same post number.
+    pub fn propose_conversation(
+        &self,
+        partition: PartitionId,
+        command: &ConversationCommand,
+    ) -> Result<oneshot::Receiver<ConversationOutcome>, ProposeError> {
+        if partition == DIRECTORY {
+            return Err(ProposeError::UnknownPartition(partition));
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.propose(partition, command.encode().into(), Waiter::Conversation(sender))?;
+        Ok(receiver)
+    }
+
+    /// Runs a command of the directory and waits for its outcome. What every partition has to know (D9) has reached all of them
+    /// when this returns.
+    pub async fn propose_directory(&self, command: &DirectoryCommand) -> Result<DirectoryOutcome, CallError> {
+        let (sender, receiver) = oneshot::channel();
+        self.propose(DIRECTORY, command.encode().into(), Waiter::Directory(sender))?;
+        receiver.await.map_err(|_| CallError::Unknown)
+    }
+
+    /// Runs a read of the conversation state on the read pool.
+    pub async fn read<T: Send + 'static>(&self, f: impl FnOnce(&StateDb) -> T + Send + 'static) -> Result<T, CallError> {
+        self.0.reads.state(&self.0.shared.stats, f).await
+    }
+
+    /// Runs a read of the directory on the read pool.
+    pub async fn read_directory<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&dyn DirectoryRead) -> T + Send + 'static,
+    ) -> Result<T, CallError> {
+        self.0.reads.directory(&self.0.shared.stats, f).await
+    }
+
+    /// The conversation state, for reads that are known to be short: a row or two that were just written and are in memory.
+    /// Everything else goes through [`Node::read`].
+    pub fn state(&self) -> &StateDb {
+        &self.0.state
+    }
+
+    /// Whether every partition has caught up and takes commands.
+    pub fn is_ready(&self) -> bool {
+        self.0.shared.phase() == Phase::Ready
+    }
+
+    /// The replicas, the directory's first. As of the last tick.
+    pub fn partition_stats(&self) -> Vec<PartitionStats> {
+        self.0.shared.status.lock().clone()
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> &NodeStats {
+        &self.0.shared.stats
+    }
+
+    fn propose(&self, partition: PartitionId, command: Bytes, waiter: Waiter) -> Result<(), ProposeError> {
+        let shared = &self.0.shared;
+        let refused = |error: ProposeError| {
+            let counter = match error {
+                ProposeError::NotLeader { .. } => &shared.stats.commands_refused_not_leader,
+                _ => &shared.stats.commands_refused_busy,
+            };
+            NodeStats::add(counter, 1);
+            error
+        };
+        if shared.phase() == Phase::Stopping {
+            return Err(ProposeError::Stopping);
+        }
+        let size = command.len();
+        if size > MAX_COMMAND {
+            return Err(ProposeError::TooLarge { size, limit: MAX_COMMAND });
+        }
+        let door = shared.doors.get(usize::from(partition.0)).ok_or(ProposeError::UnknownPartition(partition))?;
+        door.enter(size, shared.queue_commands, shared.queue_bytes).map_err(refused)?;
+        let Some(origin) = shared.tickets.issue(partition, waiter) else {
+            door.leave(1, size);
+            return Err(refused(ProposeError::Busy));
+        };
+        let proposal = Proposal { partition, envelope: Envelope { origin, command } };
+        if let Err(error) = self.0.proposals.try_send(proposal) {
+            door.leave(1, size);
+            shared.tickets.take(origin);
+            return Err(match error {
+                TrySendError::Full(_) => refused(ProposeError::Busy),
+                TrySendError::Disconnected(_) => ProposeError::Stopping,
+            });
+        }
+        NodeStats::add(&shared.stats.commands_queued, 1);
+        Ok(())
+    }
+}
+
+/// The running threads. The process's main holds it, awaits [`NodeRunner::failed`] beside its own signals, and ends with
+/// [`NodeRunner::stop`]. Dropping it stops the threads at once, without draining or flushing, as a crash would.
+pub struct NodeRunner {
+    pub(super) node: Node,
+    pub(super) supervisor: Supervisor,
+}
+
+impl NodeRunner {
+    /// Resolves when the node cannot go on. The process must end then, loudly.
+    pub async fn failed(&mut self) -> FatalError {
+        self.supervisor.failed().await
+    }
+
+    /// Stops gracefully: takes nothing new, finishes what is queued, flushes the state, checkpoints the directory, syncs the log.
+    pub async fn stop(self) -> Result<(), FatalError> {
+        match tokio::task::spawn_blocking(move || self.stop_blocking()).await {
+            Ok(result) => result,
+            Err(panic) => Err(FatalError::Panicked { name: "stop", message: panic.to_string() }),
+        }
+    }
+
+    /// The same for callers without a runtime.
+    pub fn stop_blocking(mut self) -> Result<(), FatalError> {
+        self.node.0.shared.enter(Phase::Stopping);
+        let result = self.supervisor.join();
+        self.node.0.shared.tickets.abandon_all();
+        result
+    }
+}
+
+impl Drop for NodeRunner {
+    fn drop(&mut self) {
+        let shared = &self.node.0.shared;
+        shared.killed.store(true, Ordering::Release);
+        shared.enter(Phase::Stopping);
+        // Whatever they say, nobody is left to hear it.
+        let _ = self.supervisor.join();
+        shared.tickets.abandon_all();
+    }
+}

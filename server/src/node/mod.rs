@@ -1,0 +1,28 @@
+//! The node: one process's replicas and the threads that serve them.
+//!
+//! ```text
+//!  callers ──propose──▶ replica thread ──round──▶ log writer (raft-engine, one sync for all partitions)
+//!                          │   ▲   ▲                   │
+//!                          │   │   └────persisted──────┘
+//!                      committed └────applied──────────────────┐
+//!                          ├──────▶ state writer (RocksDB) ────┤──▶ effects, answers
+//!                          └──────▶ directory writer (SQLite) ─┘──▶ revocations, answers
+//! ```
+//!
+//! The replica thread owns every replica and never waits for a disk. Batches form at each stage from what queued up while the
+//! stage was busy. Every channel is bounded and the thread that could be blocked by two of them holds credits instead: the replica
+//! thread hands out at most a fixed number of rounds, so that handing one out never blocks, and the writers' reports always find
+//! it listening. A thread that fails or panics takes the node down: [`NodeRunner::failed`] resolves and the process ends; the log
+//! holds whatever was acknowledged.
+
+mod config;
+mod error;
+mod handle;
+mod sinks;
+pub mod stats;
+
+pub use config::{DEFAULT_PARTITIONS, MAX_PARTITIONS, NodeConfig};
+pub use error::{CallError, FatalError, ProposeError, StartError};
+pub use handle::{Node, NodeRunner};
+pub use sinks::{DirectorySink, EffectSink, NoSink, Sinks};
+pub use stats::{NodeStats, PartitionStats, Role};

@@ -1,0 +1,52 @@
+//! Where the node sends what happened.
+
+use std::sync::Arc;
+
+use rove_core::command::Effect;
+use rove_protocol::ids::{AccountId, DeviceId, PartitionId};
+
+/// Hears what the state writer applied. Implemented by the edge's fan-out.
+///
+/// Called on the state writer's thread, after the rows are written and in the order of each partition's log: it must not block,
+/// and what it is told is not told again.
+pub trait EffectSink: Send + Sync + 'static {
+    /// What one round of `partition` did, in order.
+    fn publish(&self, partition: PartitionId, effects: &[Effect]);
+}
+
+/// Hears what the directory decided. Called on the directory writer's thread: it must not block.
+pub trait DirectorySink: Send + Sync + 'static {
+    /// The device may do nothing any more: its sessions end now.
+    fn device_revoked(&self, device: DeviceId);
+    /// The account may do nothing for now: its sessions end.
+    fn account_suspended(&self, account: AccountId) {
+        let _ = account;
+    }
+}
+
+/// Everybody who wants to hear.
+#[derive(Clone)]
+pub struct Sinks {
+    /// Conversations.
+    pub effects: Arc<dyn EffectSink>,
+    /// The directory.
+    pub directory: Arc<dyn DirectorySink>,
+}
+
+/// Hears nothing: for tests and tools.
+pub struct NoSink;
+
+impl EffectSink for NoSink {
+    fn publish(&self, _partition: PartitionId, _effects: &[Effect]) {}
+}
+
+impl DirectorySink for NoSink {
+    fn device_revoked(&self, _device: DeviceId) {}
+}
+
+impl Sinks {
+    /// Nobody listens.
+    pub fn none() -> Self {
+        Self { effects: Arc::new(NoSink), directory: Arc::new(NoSink) }
+    }
+}

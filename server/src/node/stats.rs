@@ -1,0 +1,110 @@
+//! What the node counts. Plain atomics: `http/metrics` gives them names and units.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rove_protocol::ids::{NodeId, PartitionId};
+
+/// Counters and gauges of one node. Every counter only rises from the start of the process.
+#[derive(Debug, Default)]
+pub struct NodeStats {
+    /// Commands accepted into a queue.
+    pub commands_queued: AtomicU64,
+    /// Commands refused because a queue or the ticket table was full.
+    pub commands_refused_busy: AtomicU64,
+    /// Commands refused because this replica did not lead.
+    pub commands_refused_not_leader: AtomicU64,
+    /// Events appended to conversations by applying (posts that were accepted, and changes of members).
+    pub events_applied: AtomicU64,
+    /// Posts answered with `Posted`, whoever waits for the answer.
+    pub posts_applied: AtomicU64,
+    /// Log entries proposed here; each carries a batch of commands.
+    pub entries_proposed: AtomicU64,
+    /// Log entries applied to conversation state.
+    pub entries_applied: AtomicU64,
+    /// Log entries applied to the directory.
+    pub directory_entries_applied: AtomicU64,
+    /// Writes of the raft log.
+    pub log_writes: AtomicU64,
+    /// Writes of the raft log that were synced.
+    pub log_syncs: AtomicU64,
+    /// Bytes written to the raft log.
+    pub log_written_bytes: AtomicU64,
+    /// Time spent in writes of the raft log that were synced, in nanoseconds.
+    pub log_sync_nanos: AtomicU64,
+    /// Time spent applying and writing conversation state, in nanoseconds.
+    pub apply_nanos: AtomicU64,
+    /// Rounds of the state writer: each is one write of RocksDB.
+    pub apply_rounds: AtomicU64,
+    /// Flushes of the conversation state.
+    pub state_flushes: AtomicU64,
+    /// Time spent in flushes of the conversation state, in nanoseconds.
+    pub state_flush_nanos: AtomicU64,
+    /// Answers given to those who waited.
+    pub answers: AtomicU64,
+    /// Who wait for an answer, now.
+    pub tickets: AtomicUsize,
+    /// Commands queued before the log, now.
+    pub proposals_queued: AtomicUsize,
+    /// Reads queued or running, now.
+    pub reads_queued: AtomicUsize,
+    /// Reads done.
+    pub reads_done: AtomicU64,
+    /// Gates (D9) carried through to every partition.
+    pub gates_done: AtomicU64,
+}
+
+impl NodeStats {
+    /// Adds to a counter.
+    pub(crate) fn add(counter: &AtomicU64, by: u64) {
+        counter.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Adds a time to a counter of nanoseconds.
+    pub(crate) fn add_time(counter: &AtomicU64, time: Duration) {
+        Self::add(counter, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// Reads a counter.
+    pub fn get(counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+}
+
+/// What a replica is to its partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Follows a leader.
+    Follower,
+    /// Stands for election.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+/// One partition's replica on this node.
+#[derive(Clone, Copy, Debug)]
+pub struct PartitionStats {
+    /// Which.
+    pub partition: PartitionId,
+    /// What this replica is.
+    pub role: Role,
+    /// Who leads, when that is known.
+    pub leader: Option<NodeId>,
+    /// Raft's term.
+    pub term: u64,
+    /// Last index of the log.
+    pub last: u64,
+    /// Last index known to be committed.
+    pub committed: u64,
+    /// Last index applied.
+    pub applied: u64,
+    /// Last index that is durable in the state: the log below may go.
+    pub durable: u64,
+    /// Entries held in memory above the truncation point.
+    pub log_entries: u64,
+    /// Their bytes.
+    pub log_bytes: u64,
+    /// Commands waiting to be proposed.
+    pub queued: usize,
+}

@@ -1,0 +1,167 @@
+//! Who waits for which answer.
+//!
+//! A ticket is a number in a command's [`Origin`]: unique on this node for ever, because its upper bits are the boot's
+//! incarnation. So an answer that is replayed after a restart finds nobody, rather than somebody else.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use rove_core::command::{ConversationOutcome, Origin};
+use rove_core::directory::DirectoryOutcome;
+use rove_protocol::ids::{NodeId, PartitionId};
+use tokio::sync::oneshot;
+
+/// Most who may wait at once: twice what the queues of the default six partitions hold, as much again may be on its way.
+pub(super) const MAX_TICKETS: usize = 128 * 1024;
+
+/// Bits of a ticket below the incarnation: at a million a second they last twelve days, and then borrow from an incarnation
+/// that is 16 million boots away.
+const COUNTER_BITS: u32 = 40;
+
+/// Locks of the table: callers, and the writers that answer, rarely meet on one.
+const SHARDS: usize = 16;
+
+/// How the waiting one is told.
+pub(super) enum Waiter {
+    /// A conversation's partition answers.
+    Conversation(oneshot::Sender<ConversationOutcome>),
+    /// The directory answers.
+    Directory(oneshot::Sender<DirectoryOutcome>),
+}
+
+struct Entry {
+    partition: PartitionId,
+    waiter: Waiter,
+}
+
+/// The table. Bounded by [`MAX_TICKETS`].
+pub(super) struct TicketTable {
+    node: NodeId,
+    next: AtomicU64,
+    waiting: AtomicUsize,
+    shards: Box<[Mutex<HashMap<u64, Entry>>]>,
+}
+
+impl TicketTable {
+    /// An empty table of this boot.
+    pub(super) fn new(node: NodeId, incarnation: u64) -> Self {
+        Self {
+            node,
+            next: AtomicU64::new((incarnation << COUNTER_BITS) + 1),
+            waiting: AtomicUsize::new(0),
+            shards: (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect(),
+        }
+    }
+
+    /// A ticket for `waiter`, or nothing when too many wait already.
+    pub(super) fn issue(&self, partition: PartitionId, waiter: Waiter) -> Option<Origin> {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= MAX_TICKETS {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let ticket = self.next.fetch_add(1, Ordering::Relaxed);
+        self.shard(ticket).lock().insert(ticket, Entry { partition, waiter });
+        Some(Origin { node: self.node, ticket })
+    }
+
+    /// Takes out who waits for the answer to `origin`, if that is somebody here.
+    pub(super) fn take(&self, origin: Origin) -> Option<Waiter> {
+        if origin.node != self.node || origin.ticket == 0 {
+            return None;
+        }
+        let entry = self.shard(origin.ticket).lock().remove(&origin.ticket)?;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        Some(entry.waiter)
+    }
+
+    /// Tells who waits for a conversation's answer. Whether somebody did.
+    pub(super) fn answer_conversation(&self, origin: Origin, outcome: ConversationOutcome) -> bool {
+        match self.take(origin) {
+            Some(Waiter::Conversation(sender)) => sender.send(outcome).is_ok(),
+            Some(Waiter::Directory(_)) | None => false,
+        }
+    }
+
+    /// Tells who waits for the directory's answer. Whether somebody did.
+    pub(super) fn answer_directory(&self, origin: Origin, outcome: DirectoryOutcome) -> bool {
+        match self.take(origin) {
+            Some(Waiter::Directory(sender)) => sender.send(outcome).is_ok(),
+            Some(Waiter::Conversation(_)) | None => false,
+        }
+    }
+
+    /// Everybody who waits for `partition` learns that the outcome is unknown: their senders are dropped.
+    pub(super) fn abandon(&self, partition: PartitionId) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let before = shard.len();
+            shard.retain(|_, entry| entry.partition != partition);
+            self.waiting.fetch_sub(before - shard.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// Everybody who waits learns that the outcome is unknown.
+    pub(super) fn abandon_all(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            self.waiting.fetch_sub(shard.len(), Ordering::Relaxed);
+            shard.clear();
+        }
+    }
+
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    fn shard(&self, ticket: u64) -> &Mutex<HashMap<u64, Entry>> {
+        // The low bits are the counter, so neighbours go to different locks.
+        &self.shards[(ticket % SHARDS as u64) as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARTITION: PartitionId = PartitionId(1);
+
+    #[test]
+    fn an_answer_reaches_the_one_who_waits_and_only_once() {
+        let table = TicketTable::new(NodeId(1), 3);
+        let (sender, mut receiver) = oneshot::channel();
+        let origin = table.issue(PARTITION, Waiter::Conversation(sender)).unwrap();
+        assert!(table.answer_conversation(origin, ConversationOutcome::Done));
+        assert!(!table.answer_conversation(origin, ConversationOutcome::Done));
+        assert_eq!(receiver.try_recv().unwrap(), ConversationOutcome::Done);
+        assert_eq!(table.waiting(), 0);
+    }
+
+    #[test]
+    fn an_answer_of_an_earlier_boot_or_another_node_finds_nobody() {
+        let earlier = TicketTable::new(NodeId(1), 3);
+        let table = TicketTable::new(NodeId(1), 4);
+        let (sender, mut receiver) = oneshot::channel();
+        let (other, _other) = oneshot::channel();
+        let now = table.issue(PARTITION, Waiter::Conversation(sender)).unwrap();
+        let then = earlier.issue(PARTITION, Waiter::Conversation(other)).unwrap();
+        assert!(!table.answer_conversation(then, ConversationOutcome::Done));
+        assert!(!table.answer_conversation(Origin { node: NodeId(2), ..now }, ConversationOutcome::Done));
+        assert!(receiver.try_recv().is_err());
+        assert_eq!(table.waiting(), 1);
+    }
+
+    #[test]
+    fn abandoning_a_partition_leaves_the_others_waiting() {
+        let table = TicketTable::new(NodeId(1), 1);
+        let (one, mut first) = oneshot::channel();
+        let (other, mut second) = oneshot::channel();
+        table.issue(PartitionId(1), Waiter::Conversation(one)).unwrap();
+        table.issue(PartitionId(2), Waiter::Directory(other)).unwrap();
+        table.abandon(PartitionId(1));
+        assert!(matches!(first.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
+        assert!(matches!(second.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+        assert_eq!(table.waiting(), 1);
+    }
+}
