@@ -1,0 +1,47 @@
+//! A plain HTTP/3 request, for what no client library should have to offer.
+
+use bytes::{Buf, Bytes};
+use h3::client::SendRequest;
+use h3_quinn::OpenStreams;
+use quinn::Endpoint;
+use rove_quic::client_tls;
+use serde_json::Value;
+
+use crate::{Server, within_patience};
+
+/// POSTs `body` to `path` and returns the status and the JSON of the answer.
+///
+/// # Panics
+/// If there is no answer.
+pub async fn post(server: &Server, path: &str, body: &Value) -> (u16, Value) {
+    within_patience("the HTTP/3 answer", request(server, path, body.to_string().into())).await
+}
+
+async fn request(server: &Server, path: &str, body: Bytes) -> (u16, Value) {
+    let endpoint = Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
+    let config = client_tls(&server.address().trust, b"h3").expect("pins make a configuration");
+    let connecting = endpoint.connect_with(config, server.quic, "localhost").expect("a valid name");
+    let connection = connecting.await.expect("the server accepts");
+    let (mut driver, sender): (_, SendRequest<OpenStreams, Bytes>) =
+        h3::client::new(h3_quinn::Connection::new(connection)).await.expect("HTTP/3 starts");
+    tokio::select! {
+        answer = exchange(sender, path, body) => answer,
+        closed = std::future::poll_fn(|context| driver.poll_close(context)) => panic!("closed early: {closed}"),
+    }
+}
+
+async fn exchange(mut sender: SendRequest<OpenStreams, Bytes>, path: &str, body: Bytes) -> (u16, Value) {
+    let request = http::Request::post(format!("https://localhost{path}"))
+        .header("content-type", "application/json")
+        .body(())
+        .expect("a valid request");
+    let mut stream = sender.send_request(request).await.expect("the request is sent");
+    stream.send_data(body).await.expect("the body is sent");
+    stream.finish().await.expect("the body ends");
+    let response = stream.recv_response().await.expect("a response");
+    let mut bytes = Vec::new();
+    while let Some(chunk) = stream.recv_data().await.expect("the body comes") {
+        bytes.extend_from_slice(chunk.chunk());
+    }
+    (response.status().as_u16(), serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+}

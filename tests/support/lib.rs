@@ -1,0 +1,26 @@
+//! Helpers with names, so that a test reads like a story: a real server in a directory of its own, and people.
+
+pub mod http3;
+pub mod people;
+pub mod raw;
+pub mod server;
+
+pub use people::{alice_and_bob, sign_up};
+pub use server::Server;
+
+use std::future::Future;
+use std::time::Duration;
+
+/// How long any single condition may take before a test gives up. Generous: a busy machine is not a bug.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Awaits `future`, or fails naming what never happened.
+///
+/// # Panics
+/// If it takes longer than [`PATIENCE`].
+pub async fn within_patience<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what} did not happen within {PATIENCE:?}"),
+    }
+}

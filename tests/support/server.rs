@@ -1,0 +1,149 @@
+//! The real `rove-server` binary, in a directory of its own, on ports of its own.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rove_client::{ServerAddress, Trust};
+
+use crate::PATIENCE;
+
+/// A running server. Killed, by its own process id, when dropped.
+#[derive(Debug)]
+pub struct Server {
+    dir: PathBuf,
+    child: Child,
+    /// Where clients connect; the same after a restart.
+    pub quic: SocketAddr,
+    /// Where HTTP/1.1 and HTTP/2 are served; the same after a restart.
+    pub https: SocketAddr,
+    pin: [u8; 32],
+}
+
+/// The binary `name` of this build, next to the test that runs.
+///
+/// # Panics
+/// If it has not been built: `cargo build --workspace` does, and `make test` calls it first.
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a running test has a path");
+    // target/debug/deps/test-0123 → target/debug/name
+    let path = test.ancestors().nth(2).expect("a test lies in deps/").join(name);
+    assert!(path.exists(), "{} is not built: run `cargo build --workspace` first", path.display());
+    path
+}
+
+impl Server {
+    /// Makes a configuration and a certificate in `dir` and starts.
+    pub fn start(dir: &Path) -> Self {
+        let config = dir.join("rove.toml");
+        let output = Command::new(binary("rove-server"))
+            .args(["init", "--listen", "127.0.0.1:0", "--dir"])
+            .arg(dir)
+            .output()
+            .expect("rove-server init runs");
+        assert!(output.status.success(), "init failed: {}", String::from_utf8_lossy(&output.stderr));
+        let mut text = std::fs::read_to_string(&config).expect("init wrote the configuration");
+        // Tests sign up many accounts from one address.
+        text.push_str("\n[accounts]\nrate_limits = false\n");
+        std::fs::write(&config, text).expect("the configuration can be changed");
+        Self::spawn(dir.to_owned(), None)
+    }
+
+    fn spawn(dir: PathBuf, ports: Option<(SocketAddr, SocketAddr)>) -> Self {
+        let log = File::options().create(true).append(true).open(dir.join("log")).expect("a log file");
+        let mut command = Command::new(binary("rove-server"));
+        command.arg("serve").arg("--config").arg(dir.join("rove.toml"));
+        if let Some((quic, https)) = ports {
+            command.arg("--listen-quic").arg(quic.to_string()).arg("--listen-https").arg(https.to_string());
+        }
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().expect("rove-server serve starts");
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if line.starts_with("listening ") && sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let line = receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            let _ = child.kill();
+            panic!("the server never listened:\n{}", std::fs::read_to_string(dir.join("log")).unwrap_or_default())
+        });
+        let field = |name: &str| {
+            line.split_whitespace()
+                .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+                .unwrap_or_else(|| panic!("no {name} in {line:?}"))
+        };
+        let address = format!("rove://{}?pin={}", field("quic"), field("pin"));
+        let Trust::Pins(pins) = address.parse::<ServerAddress>().expect("a rove:// address").trust else {
+            panic!("the address has no pin: {address}")
+        };
+        Self {
+            quic: field("quic").parse().expect("an address"),
+            https: field("https").parse().expect("an address"),
+            pin: pins[0],
+            dir,
+            child,
+        }
+    }
+
+    /// What clients are given.
+    pub fn address(&self) -> ServerAddress {
+        ServerAddress { host: self.quic.ip().to_string(), port: self.quic.port(), trust: Trust::Pins(vec![self.pin]) }
+    }
+
+    /// The directory with configuration, certificate, data and log.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the server has logged so far, over all its lives.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).expect("the log can be read")
+    }
+
+    /// SIGKILL: gone at once, whatever it was doing.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("the process is ours");
+        self.child.wait().expect("the process is ours");
+    }
+
+    /// Starts it again on the same data and the same ports, after [`Server::kill`] or [`Server::terminate`].
+    pub fn restart(&mut self) {
+        let next = Self::spawn(self.dir.clone(), Some((self.quic, self.https)));
+        *self = next;
+    }
+
+    /// SIGTERM, and waits for it to drain.
+    pub fn terminate(&mut self) -> ExitStatus {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).expect("the process is ours");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the process is ours") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the server did not drain within {PATIENCE:?}");
+            // Waiting for another process: there is nothing to be told by, so it is asked now and then.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
