@@ -1,1 +1,3 @@
-//! rove-benches
+//! What the measurements share. Micro benchmarks are in `micro/`; `rove-load` (`src/bin/`) puts load on a real server.
+
+pub mod sample;
