@@ -1,1 +1,22 @@
-//! rove-core
+//! What a replica decides, without doing any of it.
+//!
+//! Nothing here has a clock, a socket, a disk, a thread or a random number: events go in, outputs come out, `now` is an
+//! argument. So a simulator runs the very code that serves people, and the same log gives the same state everywhere (D8).
+//!
+//! - [`command`] is what a log entry says; [`conversation`] applies it to the conversations of one partition;
+//! - [`directory`] is the state of partition 0: accounts, devices and tokens;
+//! - [`store`] is what the state machines need of a store, with a store in memory and the suite every store must pass;
+//! - [`fanout`] says who is told of an event, [`presence`] who is there, [`discovery`] which node to try first;
+//! - [`replica`] drives one replica of a partition's raft group, and makes entries of what queued up;
+//! - [`placement`] says which partition a conversation lives in.
+
+pub mod command;
+pub mod conversation;
+pub mod directory;
+pub mod discovery;
+pub mod fanout;
+pub mod placement;
+pub mod presence;
+pub mod replica;
+pub mod store;
+pub mod versioned;
