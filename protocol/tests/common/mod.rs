@@ -1,0 +1,5 @@
+//! What several tests share.
+#![allow(dead_code, reason = "each test uses its part")]
+#![allow(unreachable_pub, clippy::cast_possible_truncation, clippy::wildcard_imports, reason = "test support")]
+
+pub mod entropy;
