@@ -3,3 +3,4 @@
 #![allow(unreachable_pub, clippy::cast_possible_truncation, clippy::wildcard_imports, reason = "test support")]
 
 pub mod entropy;
+pub mod messages;
