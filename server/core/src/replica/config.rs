@@ -1,0 +1,76 @@
+//! What a replica is told at start.
+
+use std::ops::Range;
+
+use raft::Config;
+use rove_protocol::ids::PartitionId;
+
+/// The number of one replica in its group. Not the node's: a rebuilt replica gets a new one.
+pub type GroupMember = u64;
+
+/// Heartbeats are sent every so many ticks: twice in the shortest time that makes anybody suspicious would be too tight, five
+/// times lets four be lost.
+const HEARTBEAT_TICKS: usize = 2;
+
+/// Bytes of entries in one message to a peer: one full batch, so that a follower far behind is not sent a frame for each small
+/// entry, and a slow link still interleaves heartbeats.
+const MAX_MESSAGE_BYTES: u64 = 1024 * 1024;
+
+/// Messages of entries to one peer that are not acknowledged: fills a path of 100 ms at half a gigabit with full ones.
+const MAX_INFLIGHT: usize = 64;
+
+/// Bytes of entries proposed and not committed, beyond which proposals are refused: as much as all messages in flight to a peer
+/// may hold at most would be 64 MiB; a quarter of it is a second of a fast disk.
+const MAX_UNCOMMITTED_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Bytes of committed entries handed out at once: a replay after a restart is applied in portions whose effects fit in memory.
+const MAX_COMMITTED_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Who a replica is and who else is in its group.
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    /// The partition it is a replica of.
+    pub partition: PartitionId,
+    /// Its number in the group. Not 0.
+    pub id: GroupMember,
+    /// The voters of a new group, all the same on every replica; an existing group knows its own.
+    pub voters: Vec<GroupMember>,
+    /// Ticks without a leader before it stands for election: a random number in this range. In a simulation, a range of one.
+    pub election_ticks: Range<usize>,
+    /// Entries kept although the state has them durably, for peers that are behind. None are kept in a group of one.
+    pub keep_for_peers: u64,
+}
+
+impl ReplicaConfig {
+    /// The defaults.
+    pub fn new(partition: PartitionId, id: GroupMember, voters: Vec<GroupMember>) -> Self {
+        Self {
+            partition,
+            id,
+            voters,
+            // Five heartbeats missed; the width is another five, so that two replicas rarely stand at once.
+            election_ticks: 10..20,
+            // A follower that was away for a minute at a hundred entries a second is caught up from the log.
+            keep_for_peers: 6_000,
+        }
+    }
+
+    pub(super) fn raft(&self, applied: u64) -> Config {
+        Config {
+            id: self.id,
+            election_tick: self.election_ticks.start,
+            min_election_tick: self.election_ticks.start,
+            max_election_tick: self.election_ticks.end,
+            heartbeat_tick: HEARTBEAT_TICKS,
+            applied,
+            max_size_per_msg: MAX_MESSAGE_BYTES,
+            max_inflight_msgs: MAX_INFLIGHT,
+            max_uncommitted_size: MAX_UNCOMMITTED_BYTES,
+            max_committed_size_per_ready: MAX_COMMITTED_BYTES,
+            // A leader that cannot reach a majority steps down, and a replica that was away does not unseat a good leader.
+            check_quorum: true,
+            pre_vote: true,
+            ..Config::default()
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What can be wrong with a replica, with a proposal, with a peer's message.
+
+use super::config::GroupMember;
+
+/// The replica cannot trust its own log or state. It is quarantined: it does not vote, acknowledge or apply, and is rebuilt.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReplicaError {
+    /// The configuration can never work.
+    #[error("configuration: {0}")]
+    Config(String),
+    /// The log has a hole, or an entry out of place.
+    #[error("the log has entry {found} where {expected} was due")]
+    Gap {
+        /// The index that was due.
+        expected: u64,
+        /// The index that was there.
+        found: u64,
+    },
+    /// The terms of the log go back.
+    #[error("entry {index} is of term {term}, after one of term {previous}")]
+    TermWentBack {
+        /// The entry.
+        index: u64,
+        /// Its term.
+        term: u64,
+        /// The term of the one before.
+        previous: u64,
+    },
+    /// The hard state is older than the log beside it.
+    #[error("the hard state is of term {term}, the log of term {last_term}: a vote may have been lost")]
+    StaleHardState {
+        /// Of the hard state.
+        term: u64,
+        /// Of the last entry.
+        last_term: u64,
+    },
+    /// Entries that were applied or committed are not in the log.
+    #[error("the log ends at {last}, but {needed} is known to be committed: acknowledged entries are missing")]
+    LogLost {
+        /// Last index of the log.
+        last: u64,
+        /// An index that must be there.
+        needed: u64,
+    },
+    /// The log was truncated above what the state has applied.
+    #[error("the state ends at {applied}, but the log begins after {truncated}: the state was lost or is an old copy")]
+    StateLost {
+        /// Last applied index.
+        applied: u64,
+        /// The log begins after this index.
+        truncated: u64,
+    },
+    /// This replica is not a member of its own group.
+    #[error("replica {id} is not in its group {members:?}")]
+    NotMember {
+        /// This replica.
+        id: GroupMember,
+        /// Who is.
+        members: Vec<GroupMember>,
+    },
+    /// Said to be applied, but never handed out.
+    #[error("{applied} is said to be applied, but entries were handed out only up to {handed_out}")]
+    AppliedTooFar {
+        /// What was said.
+        applied: u64,
+        /// What was handed out.
+        handed_out: u64,
+    },
+    /// Said to be applied before something that was applied later.
+    #[error("{applied} is said to be applied after {before}")]
+    AppliedWentBack {
+        /// What was said.
+        applied: u64,
+        /// What was said before.
+        before: u64,
+    },
+    /// A committed entry of a kind that this version does not know.
+    #[error("entry {index} changes the group's members, which this version cannot do")]
+    UnknownEntry {
+        /// Its index.
+        index: u64,
+    },
+    /// The raft crate refused.
+    #[error("raft: {0}")]
+    Raft(String),
+}
+
+/// A proposal was not appended. Nothing was consumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// This replica does not lead.
+    #[error("this replica does not lead (leader: {leader:?})")]
+    NotLeader {
+        /// Who does, if known.
+        leader: Option<GroupMember>,
+    },
+    /// Too much is on its way already, or leadership is being handed over.
+    #[error("too much is on its way")]
+    Busy,
+}
+
+/// A peer's message that is not acted upon. The peer's fault, or the network's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// Larger than any message may be.
+    #[error("a message of {0} bytes")]
+    TooLarge(usize),
+    /// Not a raft message.
+    #[error("not a raft message: {0}")]
+    Malformed(String),
+    /// For another replica.
+    #[error("a message for replica {to}")]
+    NotForUs {
+        /// For whom.
+        to: GroupMember,
+    },
+    /// A kind that peers may not send.
+    #[error("a message of a kind that peers may not send")]
+    Kind,
+    /// Its entries do not follow each other.
+    #[error("entries that do not follow each other")]
+    Entries,
+    /// It acknowledges entries that were never sent.
+    #[error("an acknowledgement of {index}, the log ends at {last}")]
+    Acknowledges {
+        /// What it acknowledges.
+        index: u64,
+        /// Where the log ends.
+        last: u64,
+    },
+    /// The sender is not in the group.
+    #[error("the sender is not in the group")]
+    UnknownPeer,
+}
+
+/// Why a peer's message had no effect.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StepError {
+    /// The message is bad: it is dropped and the replica goes on.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// The message shows that this replica is bad.
+    #[error(transparent)]
+    Quarantine(#[from] ReplicaError),
+}

@@ -1,0 +1,253 @@
+//! The log as raft reads it: everything above the truncation point, in memory.
+//!
+//! Memory is bounded by how far the durable state lags behind the log, which the node bounds by flushing.
+
+use std::collections::VecDeque;
+
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
+
+use super::error::ReplicaError;
+
+/// Bytes counted for an entry beside its data: what the struct and its headers cost.
+const ENTRY_OVERHEAD: u64 = 64;
+
+/// Where a log begins: the last entry that is no longer in it. (0, 0) for a log with its first entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Truncated {
+    /// Its index.
+    pub index: u64,
+    /// Its term, kept so that a follower's log can still be matched there.
+    pub term: u64,
+}
+
+/// What was found on disk at start.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// Term, vote, commit index.
+    pub hard_state: HardState,
+    /// The members of the group; empty for a new one.
+    pub conf_state: ConfState,
+    /// Where the log begins.
+    pub truncated: Truncated,
+    /// The log after that, without holes.
+    pub entries: Vec<Entry>,
+    /// Last index that the state has applied, and has durably.
+    pub applied: u64,
+}
+
+impl Recovered {
+    /// Last index of the log.
+    pub fn last(&self) -> u64 {
+        self.entries.last().map_or(self.truncated.index, |entry| entry.index)
+    }
+
+    /// Refuses what raft would panic over, and raises the commit index to what is known to be committed: everything applied is,
+    /// and the log holds it.
+    pub(super) fn check(&mut self) -> std::result::Result<(), ReplicaError> {
+        let mut due = self.truncated.index;
+        let mut term = self.truncated.term;
+        for entry in &self.entries {
+            due += 1;
+            if entry.index != due {
+                return Err(ReplicaError::Gap { expected: due, found: entry.index });
+            }
+            if entry.term < term {
+                return Err(ReplicaError::TermWentBack { index: entry.index, term: entry.term, previous: term });
+            }
+            term = entry.term;
+        }
+        let last = self.last();
+        if self.hard_state.term < term {
+            return Err(ReplicaError::StaleHardState { term: self.hard_state.term, last_term: term });
+        }
+        let needed = self.hard_state.commit.max(self.applied);
+        if needed > last {
+            return Err(ReplicaError::LogLost { last, needed });
+        }
+        if self.applied < self.truncated.index {
+            return Err(ReplicaError::StateLost { applied: self.applied, truncated: self.truncated.index });
+        }
+        self.hard_state.commit = needed;
+        Ok(())
+    }
+}
+
+/// The log in memory.
+pub(super) struct MemoryLog {
+    hard_state: HardState,
+    conf_state: ConfState,
+    truncated: Truncated,
+    entries: VecDeque<Entry>,
+    bytes: u64,
+}
+
+impl MemoryLog {
+    pub(super) fn new(recovered: Recovered) -> Self {
+        let bytes = recovered.entries.iter().map(size).sum();
+        Self {
+            hard_state: recovered.hard_state,
+            conf_state: recovered.conf_state,
+            truncated: recovered.truncated,
+            entries: recovered.entries.into(),
+            bytes,
+        }
+    }
+
+    /// Appends, after taking back what the new entries contradict.
+    pub(super) fn append(&mut self, entries: &[Entry]) -> std::result::Result<(), ReplicaError> {
+        let Some(first) = entries.first() else { return Ok(()) };
+        let last = self.last();
+        if first.index <= self.truncated.index || first.index > last + 1 {
+            return Err(ReplicaError::Gap { expected: last + 1, found: first.index });
+        }
+        while self.entries.back().is_some_and(|entry| entry.index >= first.index) {
+            if let Some(entry) = self.entries.pop_back() {
+                self.bytes -= size(&entry);
+            }
+        }
+        self.bytes += entries.iter().map(size).sum::<u64>();
+        self.entries.extend(entries.iter().cloned());
+        Ok(())
+    }
+
+    /// Forgets everything up to `index`, which must be in the log. Says where the log begins now, or nothing if that is no change.
+    pub(super) fn truncate(&mut self, index: u64) -> Option<Truncated> {
+        if index <= self.truncated.index {
+            return None;
+        }
+        let term = self.get(index)?.term;
+        while self.entries.front().is_some_and(|entry| entry.index <= index) {
+            if let Some(entry) = self.entries.pop_front() {
+                self.bytes -= size(&entry);
+            }
+        }
+        self.truncated = Truncated { index, term };
+        Some(self.truncated)
+    }
+
+    pub(super) fn truncated(&self) -> Truncated {
+        self.truncated
+    }
+
+    pub(super) fn last(&self) -> u64 {
+        self.truncated.index + self.entries.len() as u64
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn get(&self, index: u64) -> Option<&Entry> {
+        let offset = index.checked_sub(self.truncated.index + 1)?;
+        self.entries.get(usize::try_from(offset).ok()?)
+    }
+}
+
+impl Storage for MemoryLog {
+    fn initial_state(&self) -> Result<RaftState> {
+        Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> Result<Vec<Entry>> {
+        if low <= self.truncated.index {
+            return Err(Error::Store(StorageError::Compacted));
+        }
+        if high > self.last() + 1 {
+            return Err(Error::Store(StorageError::Unavailable));
+        }
+        let limit = max_size.into().unwrap_or(u64::MAX);
+        let mut total = 0;
+        let mut found = Vec::new();
+        for index in low..high {
+            let entry = self.get(index).ok_or(Error::Store(StorageError::Unavailable))?;
+            total += size(entry);
+            // At least one, so that there is progress however large it is.
+            if total > limit && !found.is_empty() {
+                break;
+            }
+            found.push(entry.clone());
+        }
+        Ok(found)
+    }
+
+    fn term(&self, index: u64) -> Result<u64> {
+        if index == self.truncated.index {
+            return Ok(self.truncated.term);
+        }
+        if index < self.truncated.index {
+            return Err(Error::Store(StorageError::Compacted));
+        }
+        self.get(index).map(|entry| entry.term).ok_or(Error::Store(StorageError::Unavailable))
+    }
+
+    fn first_index(&self) -> Result<u64> {
+        Ok(self.truncated.index + 1)
+    }
+
+    fn last_index(&self) -> Result<u64> {
+        Ok(self.last())
+    }
+
+    fn snapshot(&self, _request_index: u64, _to: u64) -> Result<Snapshot> {
+        // A peer behind the truncation point waits until snapshots of the state can be sent.
+        Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    }
+}
+
+fn size(entry: &Entry) -> u64 {
+    entry.data.len() as u64 + ENTRY_OVERHEAD
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: u64, term: u64) -> Entry {
+        Entry { index, term, data: vec![0; 10].into(), ..Entry::default() }
+    }
+
+    fn log(entries: &[(u64, u64)]) -> MemoryLog {
+        MemoryLog::new(Recovered {
+            entries: entries.iter().map(|(index, term)| entry(*index, *term)).collect(),
+            ..Recovered::default()
+        })
+    }
+
+    #[test]
+    fn appending_takes_back_what_it_contradicts() {
+        let mut log = log(&[(1, 1), (2, 1), (3, 1)]);
+        log.append(&[entry(2, 2)]).unwrap();
+        assert_eq!((log.last(), log.term(2).unwrap()), (2, 2));
+        assert_eq!(log.bytes(), 2 * 74);
+        assert_eq!(log.append(&[entry(5, 2)]), Err(ReplicaError::Gap { expected: 3, found: 5 }));
+    }
+
+    #[test]
+    fn truncating_keeps_the_term_of_the_last_entry_that_went() {
+        let mut log = log(&[(1, 1), (2, 1), (3, 2), (4, 2)]);
+        assert_eq!(log.truncate(3), Some(Truncated { index: 3, term: 2 }));
+        assert_eq!(log.truncate(3), None);
+        assert_eq!((log.first_index().unwrap(), log.last(), log.term(3).unwrap()), (4, 4, 2));
+        assert_eq!(log.term(2), Err(Error::Store(StorageError::Compacted)));
+        assert_eq!(log.truncate(9), None, "it is not in the log");
+        assert_eq!(log.append(&[entry(3, 3)]), Err(ReplicaError::Gap { expected: 5, found: 3 }));
+    }
+
+    #[test]
+    fn reading_stops_at_the_size_but_after_one() {
+        let log = log(&[(1, 1), (2, 1), (3, 1)]);
+        let read = |max: u64| log.entries(1, 4, max, GetEntriesContext::empty(false)).unwrap().len();
+        assert_eq!((read(0), read(148), read(u64::MAX)), (1, 2, 3));
+    }
+}

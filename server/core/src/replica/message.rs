@@ -1,0 +1,107 @@
+//! What replicas say to each other.
+
+use std::fmt;
+
+use protobuf::Message as _;
+use raft::eraftpb::{Message, MessageType};
+
+use super::config::GroupMember;
+use super::error::MessageError;
+
+/// Largest encoded message: one of entries, with one entry more than its limit (a batch is at most as large as the limit), and
+/// room for the headers. Checked before the bytes are parsed.
+pub const MAX_ENCODED: usize = 3 * 1024 * 1024;
+
+/// One message from a replica to a peer of its group.
+#[derive(Clone, PartialEq)]
+pub struct PeerMessage(pub(super) Message);
+
+impl PeerMessage {
+    /// Who sends it.
+    pub fn from(&self) -> GroupMember {
+        self.0.from
+    }
+
+    /// Whom it is for.
+    pub fn to(&self) -> GroupMember {
+        self.0.to
+    }
+
+    /// Whether it carries entries: these may wait behind heartbeats and votes.
+    pub fn carries_entries(&self) -> bool {
+        !self.0.entries.is_empty()
+    }
+
+    /// The bytes on the way between nodes.
+    ///
+    /// # Errors
+    /// [`MessageError::TooLarge`] if it could not be read back.
+    pub fn encode(&self) -> Result<Vec<u8>, MessageError> {
+        let bytes = self.0.write_to_bytes().map_err(|error| MessageError::Malformed(error.to_string()))?;
+        if bytes.len() > MAX_ENCODED { Err(MessageError::TooLarge(bytes.len())) } else { Ok(bytes) }
+    }
+
+    /// Reads what [`PeerMessage::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`MessageError::TooLarge`], [`MessageError::Malformed`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+        if bytes.len() > MAX_ENCODED {
+            return Err(MessageError::TooLarge(bytes.len()));
+        }
+        let message = Message::parse_from_bytes(bytes).map_err(|error| MessageError::Malformed(error.to_string()))?;
+        Ok(Self(message))
+    }
+
+    /// What can be told without knowing the log.
+    pub(super) fn check(&self, me: GroupMember) -> Result<(), MessageError> {
+        let message = &self.0;
+        if message.to != me {
+            return Err(MessageError::NotForUs { to: message.to });
+        }
+        // Proposals are not forwarded inside raft, reads are not served to peers, snapshots travel on their own.
+        if !matches!(
+            message.get_msg_type(),
+            MessageType::MsgAppend
+                | MessageType::MsgAppendResponse
+                | MessageType::MsgRequestVote
+                | MessageType::MsgRequestVoteResponse
+                | MessageType::MsgRequestPreVote
+                | MessageType::MsgRequestPreVoteResponse
+                | MessageType::MsgHeartbeat
+                | MessageType::MsgHeartbeatResponse
+                | MessageType::MsgTimeoutNow
+        ) {
+            return Err(MessageError::Kind);
+        }
+        let mut due = message.index;
+        let mut term = message.log_term;
+        for entry in &message.entries {
+            due = due.checked_add(1).ok_or(MessageError::Entries)?;
+            if entry.index != due || entry.term < term {
+                return Err(MessageError::Entries);
+            }
+            term = entry.term;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for PeerMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let m = &self.0;
+        write!(
+            f,
+            "{:?} {}→{} term {} at {}:{} +{} commit {}{}",
+            m.get_msg_type(),
+            m.from,
+            m.to,
+            m.term,
+            m.log_term,
+            m.index,
+            m.entries.len(),
+            m.commit,
+            if m.reject { " reject" } else { "" }
+        )
+    }
+}
