@@ -28,6 +28,14 @@ pub fn partition(store: &impl StateRead, partition: PartitionId) -> Result<Optio
     row(store, &keys::partition(partition))
 }
 
+/// Reads a row that was found under [`super::partition_key`].
+///
+/// # Errors
+/// [`ReadError::Corrupt`].
+pub fn partition_row(bytes: &[u8]) -> Result<PartitionRow, ReadError> {
+    PartitionRow::decode(bytes)
+}
+
 /// A conversation.
 ///
 /// # Errors
