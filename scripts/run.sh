@@ -10,5 +10,9 @@ cargo build --release --locked --package rove-server --package rove-terminal --b
 [ "${1:-}" = --build-only ] && exit 0
 
 bin="$(target_dir)/release"
+# The chat wants a terminal on both ends, and somebody in front of it.
+if [ ! -t 0 ] || [ ! -t 1 ] || [ -n "${CI:-}" ]; then
+    set -- --script "$@"
+fi
 # Not `exec`: an interrupt reaches the demo, which stops its server and cleans up, and this script reports its exit code.
 "$bin/rove" demo --server-binary "$bin/rove-server" "$@"

@@ -1,0 +1,17 @@
+//! Load on a real server: what `rove-load` is made of.
+//!
+//! The load speaks `rove/1` by hand, on `rove-quic` and the messages of `rove-protocol`, and keeps no store and no
+//! outbox: it must cost as little as it can, because it runs on the cores of the server it measures.
+
+pub mod accounts;
+pub mod error;
+pub mod process;
+pub mod server;
+pub mod session;
+pub mod summary;
+
+pub use accounts::{Accounts, Credentials};
+pub use error::LoadError;
+pub use server::Server;
+pub use session::{Conversation, Dialer, Session};
+pub use summary::Summary;

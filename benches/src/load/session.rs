@@ -1,0 +1,186 @@
+//! Sessions by hand: as few bytes and tasks as a session can have.
+
+use std::net::SocketAddr;
+
+use quinn::{ClientConfig, Endpoint};
+use rove_protocol::ids::{ConversationId, PostNo, RequestId, Seq, WriterId};
+use rove_protocol::message::{
+    Body, ControlDown, ConversationDown, ConversationInfo, CreateGroup, Heartbeat, Hello, InboxOpen, MemberChange,
+    Message, Open, Request, Welcome,
+};
+use rove_protocol::registry::{ALPN, ClientState, ErrorCode, Method, Role, StreamType};
+use rove_protocol::transport::{Connection as _, FrameReader, SendStream as _};
+use rove_protocol::wire::put_varint;
+use rove_quic::{Connection, RecvStream, SendStream};
+
+use super::accounts::Credentials;
+use super::error::{LoadError, io};
+use super::server::Server;
+
+/// One socket that many sessions share.
+#[derive(Debug)]
+pub struct Dialer {
+    endpoint: Endpoint,
+    config: ClientConfig,
+    server: SocketAddr,
+}
+
+/// A stream of a session.
+#[derive(Debug)]
+pub struct Stream {
+    /// What goes up.
+    pub send: SendStream,
+    /// What comes down.
+    pub frames: FrameReader<RecvStream>,
+}
+
+/// A session that was welcomed.
+#[derive(Debug)]
+pub struct Session {
+    connection: Connection,
+    control: Stream,
+    heartbeats: u64,
+    requests: u64,
+    /// What the server said.
+    pub welcome: Welcome,
+}
+
+/// An open conversation.
+#[derive(Debug)]
+pub struct Conversation {
+    /// Its stream.
+    pub stream: Stream,
+    /// Its writer's last number.
+    pub last_post_no: PostNo,
+}
+
+impl Dialer {
+    /// A socket of its own.
+    ///
+    /// # Errors
+    /// [`LoadError::Io`], [`LoadError::Connect`].
+    pub fn new(server: &Server) -> Result<Self, LoadError> {
+        let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).map_err(io("binding a socket"))?;
+        let config = rove_quic::client_tls(server.trust(), ALPN).map_err(|e| LoadError::Connect(e.to_string()))?;
+        Ok(Self { endpoint, config, server: server.quic() })
+    }
+
+    /// Connects and is welcomed.
+    ///
+    /// # Errors
+    /// [`LoadError::Connect`] if there is no connection, and whatever the server answers but `Welcome`.
+    pub async fn session(&self, credentials: &Credentials) -> Result<Session, LoadError> {
+        let connection: Connection = self
+            .endpoint
+            .connect_with(self.config.clone(), self.server, "localhost")
+            .map_err(|e| LoadError::Connect(e.to_string()))?
+            .await
+            .map_err(|e| LoadError::Connect(e.to_string()))?
+            .into();
+        let hello = Hello {
+            device: credentials.device,
+            secret: credentials.secret.clone(),
+            minor: 0,
+            state: ClientState::Foreground,
+            client: "rove-load".to_owned(),
+        };
+        let mut control = Stream::open(&connection, StreamType::Control, &hello.to_frame()).await?;
+        let welcome = match control.next(ControlDown::decode, "the control stream").await? {
+            ControlDown::Welcome(welcome) => welcome,
+            ControlDown::Closed(closed) => return Err(LoadError::Refused { what: "Hello", code: closed.code }),
+            ControlDown::Response(_) | ControlDown::GoAway(_) => return Err(LoadError::Ended("the session")),
+        };
+        Ok(Session { connection, control, heartbeats: 0, requests: 0, welcome })
+    }
+}
+
+impl Stream {
+    async fn open(connection: &Connection, stream_type: StreamType, first: &[u8]) -> Result<Self, LoadError> {
+        let mut start = Vec::with_capacity(first.len() + 1);
+        put_varint(&mut start, u64::from(stream_type.0));
+        start.extend_from_slice(first);
+        let (mut send, recv) = connection.open().await?;
+        send.write(start.into()).await?;
+        Ok(Self { send, frames: FrameReader::new(recv) })
+    }
+
+    /// The next message, passing over frames to skip. `name` is of the stream, for errors.
+    ///
+    /// # Errors
+    /// [`LoadError::Ended`], and those of reading.
+    pub async fn next<T>(
+        &mut self,
+        decode: impl Fn(rove_protocol::frame::RawFrame) -> Result<Option<T>, rove_protocol::error::DecodeError>,
+        name: &'static str,
+    ) -> Result<T, LoadError> {
+        loop {
+            let frame = self.frames.next().await?.ok_or(LoadError::Ended(name))?;
+            if let Some(message) = decode(frame)? {
+                return Ok(message);
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Makes a group of this account and `members`.
+    ///
+    /// # Errors
+    /// [`LoadError::Refused`], and those of reading.
+    pub async fn create_group(
+        &mut self,
+        nonce: [u8; 16],
+        members: impl IntoIterator<Item = &Credentials>,
+    ) -> Result<ConversationId, LoadError> {
+        let members =
+            members.into_iter().map(|member| MemberChange { account: member.account, role: Role::Member }).collect();
+        let body = CreateGroup { nonce, title: "load".to_owned(), members }.encode_body().into();
+        self.requests += 1;
+        let request = Request { id: RequestId(self.requests), method: Method::CreateGroup, body };
+        self.control.send.write(request.to_frame().into()).await?;
+        loop {
+            match self.control.next(ControlDown::decode, "the control stream").await? {
+                ControlDown::Response(response) if response.code == ErrorCode::None => {
+                    return Ok(ConversationInfo::decode_body(response.body)?.conversation);
+                }
+                ControlDown::Response(response) => {
+                    return Err(LoadError::Refused { what: "CreateGroup", code: response.code });
+                }
+                ControlDown::Welcome(_) | ControlDown::GoAway(_) => {}
+                ControlDown::Closed(closed) => {
+                    return Err(LoadError::Refused { what: "the session", code: closed.code });
+                }
+            }
+        }
+    }
+
+    /// Opens a conversation from its first event.
+    ///
+    /// # Errors
+    /// [`LoadError::Refused`], and those of reading.
+    pub async fn open(&self, conversation: ConversationId, writer: WriterId) -> Result<Conversation, LoadError> {
+        let open = Open { conversation, after: Seq(0), seen: Seq(0), epoch: 0, writer };
+        let mut stream = Stream::open(&self.connection, StreamType::Conversation, &open.to_frame()).await?;
+        match stream.next(ConversationDown::decode, "the conversation").await? {
+            ConversationDown::Opened(opened) => Ok(Conversation { stream, last_post_no: opened.last_post_no }),
+            ConversationDown::Closed(closed) => Err(LoadError::Refused { what: "Open", code: closed.code }),
+            _ => Err(LoadError::Ended("the conversation")),
+        }
+    }
+
+    /// Opens the inbox, as every client does.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub async fn open_inbox(&self) -> Result<Stream, LoadError> {
+        let open = InboxOpen { cursors: Vec::new().into() };
+        Stream::open(&self.connection, StreamType::Inbox, &open.to_frame()).await
+    }
+
+    /// Says that it is there.
+    pub fn heartbeat(&mut self) {
+        self.heartbeats += 1;
+        let heartbeat = Heartbeat { number: self.heartbeats, inbox_version: 0, presence_version: 0 };
+        self.connection.send_datagram(heartbeat.to_frame().into());
+    }
+}

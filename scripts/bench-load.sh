@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# The whole system under load, one kind after the other: rows for benches/RESULTS.md. BENCH_SECONDS (default 10) for
+# each; BENCH_DIR is where the server's data goes (default: the directory for temporary files), so which disk is measured.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+cargo build --release --locked --package rove-server --package rove-benches --bins
+load="$(target_dir)/release/rove-load"
+seconds=${BENCH_SECONDS:-10}
+common=(--dir "${BENCH_DIR:-${TMPDIR:-/tmp}}")
+
+step "one post at a time" "$load" "${common[@]}" posts --sessions 1 --window 1 --seconds "$seconds"
+step "posts per second" "$load" "${common[@]}" posts --seconds "$seconds"
+step "posts per second, windows full" "$load" "${common[@]}" posts --sessions 64 --window 64 --seconds "$seconds"
+step "latency" "$load" "${common[@]}" latency --seconds "$seconds"
+step "latency at 1,000/s" "$load" "${common[@]}" latency --rate 1000 --seconds "$seconds"
+step "idle sessions" "$load" "${common[@]}" idle
