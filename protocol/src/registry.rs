@@ -121,7 +121,7 @@ registry! {
         Mark = 0x27,
         /// Server, conversation: how far a member has received and read.
         Receipt = 0x28,
-        /// Server, conversation or fetch: the last frame before the end of the stream.
+        /// Server, any stream: the last frame before the end of the stream.
         Closed = 0x29,
         /// Client, fetch: send this page.
         Fetch = 0x30,
