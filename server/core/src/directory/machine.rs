@@ -2,6 +2,8 @@
 
 mod recorder;
 mod sign_in;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 use rove_protocol::ids::{AccountId, DeviceId};
@@ -12,7 +14,7 @@ use super::command::{DirectoryCommand, DirectoryEffect, DirectoryOutcome};
 use super::error::DirectoryError;
 use super::rows::{AccountRow, AccountState, DeviceRow, Meta, OutboxRow};
 use super::store::{DirectoryRead, DirectoryTx};
-use super::{DEVICES, PURGED_PER_ENTRY};
+use super::{DEVICES, PURGED_PER_COMMAND};
 use crate::command::{Actor, Batch, Gate};
 
 /// Applies the directory's log. Holds nothing but the counters of the last applied entry.
@@ -81,12 +83,12 @@ impl DirectoryMachine {
     ) -> Result<Meta, DirectoryError> {
         let mut meta = self.meta.clone();
         meta.applied = index;
-        let mut recorder = Recorder::new(tx, meta.state_hash, index);
+        let recorder = Recorder::new(tx, meta.state_hash, index);
+        let mut step = Step { tx: recorder, meta, effects };
         if !data.is_empty() {
             let batch = Batch::decode(data).map_err(|source| DirectoryError::Entry { index, source })?;
             // The directory's clock never goes back, whatever the leaders' do.
-            meta.time_ms = meta.time_ms.max(batch.time_ms);
-            let mut step = Step { tx: &mut recorder, meta: &mut meta, effects };
+            step.meta.time_ms = step.meta.time_ms.max(batch.time_ms);
             for envelope in &batch.commands {
                 let command = DirectoryCommand::decode(&envelope.command)
                     .map_err(|source| DirectoryError::Entry { index, source })?;
@@ -95,8 +97,9 @@ impl DirectoryMachine {
                     step.effects.push(DirectoryEffect::Answer { origin: envelope.origin, outcome });
                 }
             }
-            recorder.purge(meta.time_ms, PURGED_PER_ENTRY)?;
+            step.tx.purge(step.meta.time_ms, PURGED_PER_COMMAND * batch.commands.len())?;
         }
+        let Step { tx: recorder, mut meta, .. } = step;
         meta.state_hash = recorder.finish(&meta);
         tx.put_meta(&meta)?;
         Ok(meta)
@@ -105,8 +108,8 @@ impl DirectoryMachine {
 
 /// One entry being applied.
 struct Step<'a, T: DirectoryTx + ?Sized> {
-    tx: &'a mut Recorder<'a, T>,
-    meta: &'a mut Meta,
+    tx: Recorder<'a, T>,
+    meta: Meta,
     effects: &'a mut Vec<DirectoryEffect>,
 }
 

@@ -140,3 +140,13 @@ impl DirectoryStore for MemoryDirectory {
         work(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_keeps_what_every_directory_store_keeps() {
+        crate::directory::contract::suite(MemoryDirectory::default);
+    }
+}

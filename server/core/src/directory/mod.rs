@@ -37,5 +37,6 @@ pub const REFRESH_GRACE_MS: u64 = 60_000;
 pub const IDEMPOTENCY_MS: u64 = 24 * 60 * 60 * 1_000;
 /// Devices of one account that are not revoked. People own a handful; scripts that sign in again and again need a bound.
 pub const DEVICES: usize = 100;
-/// Expired rows removed by one entry: more than one entry can add, so that the tables stay as small as what lives.
-pub const PURGED_PER_ENTRY: usize = 256;
+/// Expired rows of each kind removed for each command that is applied: more than any command adds, so that the tables
+/// stay as small as what lives, and few enough that no entry becomes slow.
+pub const PURGED_PER_COMMAND: usize = 16;
