@@ -2,11 +2,18 @@
 //!
 //! Figures are per post, and are of apply and of the batch it leaves; the store's own writing is not in them.
 
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "criterion's macros make the functions; a benchmark that fails is to panic"
+)]
+
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rove_benches::sample;
-use rove_core::command::{Actor, Batch, ConversationCommand, Effect, Envelope, Origin};
+use rove_core::command::{Actor, Batch, ConversationCommand, ConversationOutcome, Effect, Envelope, Origin};
 use rove_core::conversation::PartitionMachine;
 use rove_core::store::{MemoryStore, StateStore};
 use rove_protocol::ids::{AccountId, ConversationId, DeviceId, NodeId, PartitionId, WriterId};
@@ -57,6 +64,14 @@ impl Partition {
         self.machine.apply(&self.store, self.index, &entry, &mut self.effects).unwrap();
         let batch = self.machine.take_batch();
         let took = started.elapsed();
+        // What was measured is what was meant: nothing was refused.
+        let refused = |effect: &Effect| {
+            matches!(
+                effect,
+                Effect::Answer { outcome: ConversationOutcome::Refused(_) | ConversationOutcome::Failed(_), .. }
+            )
+        };
+        assert!(!self.effects.iter().any(refused), "{:?}", self.effects);
         self.store.write(&batch).unwrap();
         took
     }

@@ -2,6 +2,8 @@
 //!
 //! Figures are per message. `decode_64` is what a client does with a full packet of replay.
 
+#![allow(missing_docs, unreachable_pub, reason = "criterion's macros make the functions")]
+
 use std::hint::black_box;
 
 use bytes::Bytes;
