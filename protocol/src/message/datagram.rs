@@ -20,7 +20,7 @@ wire_struct! {
 message!(Heartbeat);
 
 wire_struct! {
-    /// The answer to a heartbeat. A client that has seen less than it names was lost something, and the server sends it
+    /// The answer to a heartbeat. A client that has seen less than it names has lost something, and the server sends it
     /// again without being asked.
     pub struct HeartbeatAck {
         /// Which heartbeat.

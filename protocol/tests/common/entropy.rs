@@ -1,6 +1,8 @@
 //! Values out of bytes: the same bytes are the same value, and fewer or smaller bytes a smaller value, so that proptest
-//! shrinks what it finds. Every field is listed, so that a new field or message cannot be forgotten here.
+//! shrinks what it finds. Every field is listed, so that a new field or message cannot be forgotten here; the same list
+//! makes the annotations of byte vectors.
 
+use super::annotate::{Annotate, Fields};
 use bytes::Bytes;
 use rove_protocol::extension::{Extension, Extensions};
 use rove_protocol::ids::{
@@ -122,6 +124,16 @@ make_newtype!(ConversationId, WriterId);
 make_newtype!(Anchor, ClientState, ContentType, ConversationKind, ErrorCode, EventKind, Method, PresenceStatus, Role);
 make_newtype!(StreamMode, UnavailableReason);
 
+macro_rules! fields {
+    ($type:ident { $($field:ident),* }) => {
+        impl Fields for $type {
+            fn fields(&self) -> Vec<serde_json::Value> {
+                vec![$( self.$field.field(stringify!($field)), )*]
+            }
+        }
+    };
+}
+
 macro_rules! make_struct {
     ($($type:ident { $($field:ident $(= |$entropy:ident| $value:expr)?),* $(,)? })*) => {
         $(impl Make for $type {
@@ -129,7 +141,8 @@ macro_rules! make_struct {
                 $( let $field = make_struct!(@ entropy $(, $entropy, $value)?); )*
                 $type { $($field),* }
             }
-        })*
+        }
+        fields! { $type { $($field),* } })*
     };
     (@ $source:ident) => { Make::make($source) };
     (@ $source:ident, $entropy:ident, $value:expr) => {{ let $entropy = &mut *$source; $value }};
@@ -199,6 +212,9 @@ make_struct! {
     Presence { items = |e| e.list(limits::WATCHED_ACCOUNTS), version }
     Typing { conversation, account, typing }
 }
+
+fields! { Unavailable { from, to, reason } }
+fields! { Mark { delivered, read } }
 
 impl Make for Unavailable {
     fn make(entropy: &mut Entropy<'_>) -> Self {
