@@ -1,0 +1,270 @@
+//! What arrives, and what it means for the queue.
+
+use rove_protocol::ids::{PostNo, Seq};
+use rove_protocol::message::{Event, Posted, Refused};
+use rove_protocol::registry::ErrorCode;
+
+use super::{Change, Effects, Entry, Kept, Outbox, Outcome, REFUSED_KEPT};
+
+/// Wait after a refusal that is not for good when the server gives no advice: doubled each time up to the cap.
+const RETRY_BASE_MS: u64 = 100;
+/// The longest such wait: an overloaded server is asked a few times a minute, a user waits seconds, not minutes.
+const RETRY_CAP_MS: u64 = 10_000;
+
+/// Refusals that no repetition will change although the number was not consumed.
+fn is_permanent(code: ErrorCode) -> bool {
+    [
+        ErrorCode::Malformed,
+        ErrorCode::CriticalExtension,
+        ErrorCode::Unsupported,
+        ErrorCode::InvalidArgument,
+        ErrorCode::NotFound,
+        ErrorCode::Forbidden,
+        ErrorCode::BodyTooLarge,
+    ]
+    .contains(&code)
+}
+
+impl Outbox {
+    /// The stream is open: `last` is the writer's last number at the server, `head` the last seq of the log.
+    pub fn stream_opened(&mut self, last: PostNo, head: Seq, effects: &mut Effects) {
+        let Some(stream) = &mut self.stream else { return };
+        stream.opened = Some((last, head));
+        if stream.writer != self.writer {
+            return;
+        }
+        if last > self.last_numbers.get(&self.writer).copied().unwrap_or_default() {
+            self.verified = false;
+            effects.needs_writer = true;
+        } else {
+            self.verified = true;
+        }
+    }
+
+    /// `Posted` has come.
+    pub fn posted(&mut self, posted: &Posted, effects: &mut Effects) {
+        let Some(index) = self.answered(posted.post_no) else { return };
+        if let Some(stream) = &mut self.stream {
+            stream.refusals = 0;
+        }
+        let outcome = match self.entries[index].item.void {
+            Some(code) if posted.seq == Seq(0) => Outcome::Refused(code),
+            _ => Outcome::Posted { seq: posted.seq, message_id: posted.message_id, time_ms: posted.time_ms },
+        };
+        self.resolve(index, outcome, effects);
+    }
+
+    /// `Refused` has come. `random` is any uniformly distributed number.
+    pub fn refused(&mut self, refused: &Refused, now_ms: u64, random: u64, effects: &mut Effects) {
+        let index = self.answered(refused.post_no);
+        let code = refused.code;
+        if code == ErrorCode::PostNoReused || code == ErrorCode::WriterTaken {
+            if let Some(index) = index {
+                self.entries[index].disputed = true;
+            }
+            self.doubt(effects);
+            return;
+        }
+        if refused.consumed {
+            if let Some(index) = index {
+                let code = self.entries[index].item.void.unwrap_or(code);
+                self.resolve(index, Outcome::Refused(code), effects);
+            }
+            return;
+        }
+        if code == ErrorCode::Gap {
+            if self.first_number().is_some_and(|first| refused.expected < first) {
+                // The server has forgotten numbers it answered before: these can never follow on them.
+                self.dispute_all();
+                self.doubt(effects);
+            } else {
+                self.go_back(now_ms);
+            }
+            return;
+        }
+        let mut wait_ms = u64::from(refused.retry_after_ms);
+        match index {
+            Some(index) if is_permanent(code) && self.entries[index].item.void.is_none() => {
+                self.give_up(index, code, effects);
+            }
+            _ => {
+                let refusals = self.stream.as_mut().map_or(0, |stream| {
+                    stream.refusals = (stream.refusals + 1).min(16);
+                    stream.refusals
+                });
+                let bound = (RETRY_BASE_MS << refusals.min(10)).min(RETRY_CAP_MS);
+                wait_ms = wait_ms.saturating_add(bound / 2 + random % (bound / 2));
+            }
+        }
+        self.go_back(now_ms.saturating_add(wait_ms));
+    }
+
+    /// An event of this device has come: it is in the log for certain, so it is an answer too, perhaps the first.
+    pub fn own_event(&mut self, event: &Event, effects: &mut Effects) {
+        let outcome = Outcome::Posted { seq: event.seq, message_id: event.message_id, time_ms: event.time_ms };
+        let numbered = self
+            .entries
+            .iter()
+            .position(|entry| entry.item.writer == event.writer && entry.item.number == Some(event.post_no));
+        if let Some(index) = numbered {
+            if self.entries[index].item.draft.is(event) {
+                self.resolve(index, outcome, effects);
+            }
+            // Otherwise somebody else's bytes have the number, and the server will say so.
+            return;
+        }
+        if event.post_no <= self.last_numbers.get(&event.writer).copied().unwrap_or_default() {
+            return;
+        }
+        // This device posted it, but this store never gave the number: what the store is a copy of went on without it,
+        // under the writer it had then or another.
+        let lost_future =
+            self.entries.iter().position(|entry| !entry.fresh && entry.seen.is_none() && entry.item.draft.is(event));
+        if let Some(index) = lost_future {
+            if self.entries[index].item.number.is_none() {
+                self.resolve(index, outcome, effects);
+            } else {
+                // Its own number decides; only if that turns out to be somebody else's was it this one.
+                self.entries[index].seen = Some(outcome);
+            }
+        }
+        if event.writer == self.writer {
+            self.doubt(effects);
+        }
+    }
+
+    /// The cursor is here now: settles what waited for the log to be seen.
+    pub fn caught_up(&mut self, cursor: Seq, effects: &mut Effects) {
+        self.passed(cursor, effects);
+        let Some(stream) = &mut self.stream else { return };
+        let Some((last, head)) = stream.opened else { return };
+        if cursor < head {
+            return;
+        }
+        stream.seen_all = true;
+        let writer = stream.writer;
+        for entry in self.entries.iter_mut().filter(|entry| entry.item.writer == writer && writer != self.writer) {
+            // The number was never used, and yet the post is there: another future posted it under another.
+            entry.disputed |= entry.seen.is_some() && entry.item.number.is_some_and(|number| number > last);
+        }
+        if !self.entries.iter().any(|entry| self.is_unsettled(entry)) {
+            return;
+        }
+        let (mut stay, mut move_on) = (Vec::new(), Vec::new());
+        for entry in std::mem::take(&mut self.entries) {
+            if self.is_unsettled(&entry) { move_on.push(entry) } else { stay.push(entry) }
+        }
+        // Numbered posts of the old writer go first: they are older than anything the new writer sends.
+        let (old, new): (Vec<Entry>, Vec<Entry>) = stay.into_iter().partition(|entry| entry.item.writer != self.writer);
+        self.entries.extend(old);
+        for mut entry in move_on {
+            let ended = entry.seen.or(entry.item.void.map(Outcome::Refused));
+            if let Some(outcome) = ended {
+                effects.changes.push(Change::Remove(entry.item.local));
+                if !entry.reported {
+                    effects.resolved.push((entry.item.local, outcome));
+                }
+                continue;
+            }
+            entry.item.writer = self.writer;
+            entry.item.number = None;
+            entry.disputed = false;
+            effects.changes.push(Change::Put(entry.item.clone()));
+            self.entries.push_back(entry);
+        }
+        self.entries.extend(new);
+    }
+
+    /// Whether a post waits for the log before it can go to the current writer.
+    fn is_unsettled(&self, entry: &Entry) -> bool {
+        entry.item.writer != self.writer && (entry.disputed || entry.item.number.is_none())
+    }
+
+    /// Somebody else uses the writer of the stream.
+    fn doubt(&mut self, effects: &mut Effects) {
+        if self.stream.as_ref().is_none_or(|stream| stream.writer == self.writer) {
+            self.verified = false;
+            effects.needs_writer = true;
+        }
+    }
+
+    fn dispute_all(&mut self) {
+        let Some(writer) = self.stream.as_ref().map(|stream| stream.writer) else { return };
+        for entry in &mut self.entries {
+            if entry.item.writer == writer && entry.item.number.is_some() {
+                entry.disputed = true;
+            }
+        }
+    }
+
+    /// The first unanswered number of the stream's writer.
+    fn first_number(&self) -> Option<PostNo> {
+        let writer = self.stream.as_ref()?.writer;
+        self.entries
+            .iter()
+            .filter(|entry| entry.item.writer == writer && !entry.disputed)
+            .find_map(|entry| entry.item.number)
+    }
+
+    /// One in flight is answered; where its post is, if it is still here.
+    fn answered(&mut self, number: PostNo) -> Option<usize> {
+        let stream = self.stream.as_mut()?;
+        stream.in_flight = stream.in_flight.saturating_sub(1);
+        if stream.rewinding && stream.in_flight == 0 {
+            stream.rewinding = false;
+            stream.next = PostNo(0);
+        }
+        let writer = stream.writer;
+        self.entries.iter().position(|entry| entry.item.writer == writer && entry.item.number == Some(number))
+    }
+
+    /// Sends everything unanswered again once what is in flight is answered, but not before the time given.
+    fn go_back(&mut self, not_before_ms: u64) {
+        let Some(stream) = &mut self.stream else { return };
+        stream.retry_at_ms = stream.retry_at_ms.max(not_before_ms);
+        stream.rewinding = stream.in_flight > 0;
+        stream.next = PostNo(0);
+    }
+
+    /// Reports a post as refused; its number still has to be used up.
+    fn give_up(&mut self, index: usize, code: ErrorCode, effects: &mut Effects) {
+        let entry = &mut self.entries[index];
+        entry.item.void = Some(code);
+        entry.reported = true;
+        let item = entry.item.clone();
+        effects.changes.push(Change::Put(item.clone()));
+        effects.resolved.push((item.local, Outcome::Refused(code)));
+        self.keep(Kept { item, outcome: Outcome::Refused(code) }, effects);
+    }
+
+    fn resolve(&mut self, index: usize, outcome: Outcome, effects: &mut Effects) {
+        let Some(entry) = self.entries.remove(index) else { return };
+        let local = entry.item.local;
+        match outcome {
+            Outcome::Refused(ErrorCode::Cancelled) => {
+                effects.changes.push(Change::Remove(local));
+            }
+            Outcome::Refused(code) => {
+                effects.changes.push(Change::Refused(local, code));
+                self.keep(Kept { item: entry.item, outcome }, effects);
+            }
+            // The row stays until the event is held: a crash between the two finds the post and its number again.
+            Outcome::Posted { .. } => self.keep(Kept { item: entry.item, outcome }, effects),
+        }
+        if !entry.reported {
+            effects.resolved.push((local, outcome));
+        }
+    }
+
+    fn keep(&mut self, kept: Kept, effects: &mut Effects) {
+        self.kept.insert(kept.item.local, kept);
+        let refused = |kept: &Kept| matches!(kept.outcome, Outcome::Refused(_));
+        if self.kept.values().filter(|kept| refused(kept)).count() > REFUSED_KEPT {
+            let oldest = self.kept.iter().find(|(_, kept)| refused(kept)).map(|(local, _)| *local);
+            if let Some(local) = oldest {
+                self.kept.remove(&local);
+                effects.changes.push(Change::Remove(local));
+            }
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! One client and one server, whose connection breaks, whose answers are lost, whose process is killed and whose
+//! database is put back from old copies. Nothing accepted is lost, nothing is doubled, order is kept (I2, I4, I10).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use proptest::prelude::*;
+use rove_client_core::outbox::{Change, Draft, Effects, Item, Outbox, Outcome};
+use rove_client_core::sync::{Arrival, Held};
+use rove_client_core::timeline::LocalId;
+use rove_protocol::ids::{AccountId, DeviceId, MessageId, PostNo, Seq, WriterId};
+use rove_protocol::message::{Event, Post, Posted, Refused};
+use rove_protocol::registry::{ErrorCode, EventKind};
+
+/// A small generator, so that a failing run is its seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+    fn below(&mut self, bound: u64) -> u64 {
+        (self.next() >> 11) % bound
+    }
+    fn one_in(&mut self, bound: u64) -> bool {
+        self.below(bound) == 0
+    }
+}
+
+/// D7, as a model.
+#[derive(Default)]
+struct Server {
+    log: Vec<Event>,
+    last: BTreeMap<WriterId, u64>,
+    outcomes: BTreeMap<(WriterId, u64), (Post, Result<u64, ErrorCode>)>,
+}
+
+enum Answer {
+    Posted(Posted),
+    Refused(Refused),
+}
+
+impl Server {
+    fn refused(post: &Post, code: ErrorCode, consumed: bool, expected: u64) -> Answer {
+        let expected = PostNo(expected);
+        Answer::Refused(Refused { post_no: post.post_no, code, consumed, expected, retry_after_ms: 0 })
+    }
+
+    fn posted(post: &Post, seq: u64) -> Answer {
+        Answer::Posted(Posted { post_no: post.post_no, seq: Seq(seq), message_id: MessageId(seq), time_ms: seq })
+    }
+
+    fn post(&mut self, writer: WriterId, post: &Post, random: &mut Random) -> Answer {
+        let number = post.post_no.0;
+        let last = self.last.get(&writer).copied().unwrap_or(0);
+        if number > last + 1 {
+            return Self::refused(post, ErrorCode::Gap, false, last + 1);
+        }
+        if number <= last {
+            if number + 64 <= last {
+                return Self::refused(post, ErrorCode::PostNoReused, true, last + 1);
+            }
+            return match &self.outcomes[&(writer, number)] {
+                (first, _) if first != post => Self::refused(post, ErrorCode::PostNoReused, true, last + 1),
+                (_, Ok(seq)) => Self::posted(post, *seq),
+                (_, Err(code)) => Self::refused(post, *code, true, last + 1),
+            };
+        }
+        if random.one_in(12) {
+            return Self::refused(post, ErrorCode::Busy, false, number);
+        }
+        self.last.insert(writer, number);
+        let outcome = if post.kind == EventKind::Void {
+            Err(ErrorCode::Cancelled)
+        } else if post.body.ends_with(b"7") {
+            // The same post is refused in every future.
+            Err(ErrorCode::Forbidden)
+        } else {
+            let seq = self.log.len() as u64 + 1;
+            self.log.push(Event {
+                seq: Seq(seq),
+                message_id: MessageId(seq),
+                time_ms: seq,
+                kind: post.kind,
+                author: AccountId(1),
+                device: DeviceId(1),
+                writer,
+                post_no: post.post_no,
+                refers_to: post.refers_to,
+                content_type: post.content_type,
+                crypto_epoch: post.crypto_epoch,
+                mentions: post.mentions.clone(),
+                body: post.body.clone(),
+                extensions: post.extensions.clone(),
+            });
+            Ok(seq)
+        };
+        self.outcomes.insert((writer, number), (post.clone(), outcome));
+        match outcome {
+            Ok(seq) => Self::posted(post, seq),
+            Err(code) => Self::refused(post, code, true, number + 1),
+        }
+    }
+}
+
+/// What is on the client's disk. A clone is a backup.
+#[derive(Clone, Default)]
+struct Disk {
+    rows: BTreeMap<LocalId, (Item, Option<ErrorCode>)>,
+    numbers: BTreeMap<WriterId, PostNo>,
+    cursor: u64,
+    writer: WriterId,
+    counter: u64,
+    next_local: u64,
+}
+
+/// Which copies of the database are put back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Copies {
+    No,
+    /// Of states the present one came from.
+    Ancestors,
+}
+
+struct Sim {
+    random: Random,
+    server: Server,
+    disk: Disk,
+    backups: Vec<Disk>,
+    /// Beside the database and not in its backups: writer and counter.
+    sidecar: (WriterId, u64),
+    writers: u8,
+    outbox: Outbox,
+    held: Held,
+    /// The connection: its writer, posts under way, and what comes back (an answer, or `None` for the next event).
+    connection: Option<(WriterId, VecDeque<Post>, VecDeque<Option<Answer>>, u64)>,
+    next_text: u64,
+    now_ms: u64,
+    /// Texts whose handles said posted or refused.
+    ended: BTreeMap<u64, Outcome>,
+    texts: BTreeMap<LocalId, u64>,
+    restores: u32,
+}
+
+fn text_of(event: &Event) -> u64 {
+    std::str::from_utf8(&event.body).unwrap().parse().unwrap()
+}
+
+impl Sim {
+    fn new(seed: u64) -> Self {
+        let writer = WriterId([1; 16]);
+        let disk = Disk { writer, next_local: 1, ..Disk::default() };
+        Self {
+            random: Random(seed | 1),
+            server: Server::default(),
+            disk,
+            backups: Vec::new(),
+            sidecar: (writer, 0),
+            writers: 1,
+            outbox: Outbox::new(writer, 1_000),
+            held: Held::default(),
+            connection: None,
+            next_text: 1,
+            now_ms: 0,
+            ended: BTreeMap::new(),
+            texts: BTreeMap::new(),
+            restores: 0,
+        }
+    }
+
+    /// Stores what a step asked for. A commit that gives numbers is counted in the database and beside it.
+    fn commit(&mut self, effects: Effects) {
+        let numbering =
+            effects.changes.iter().any(|change| matches!(change, Change::Put(item) if item.number.is_some()));
+        if numbering {
+            self.sidecar.1 += 1;
+            self.disk.counter = self.sidecar.1;
+        }
+        for change in effects.changes {
+            match change {
+                Change::Put(item) => {
+                    if let Some(number) = item.number {
+                        let last = self.disk.numbers.entry(item.writer).or_default();
+                        *last = number.max(*last);
+                    }
+                    self.disk.rows.insert(item.local, (item, None));
+                }
+                Change::Refused(local, code) => {
+                    if let Some(row) = self.disk.rows.get_mut(&local) {
+                        row.1 = Some(code);
+                    }
+                }
+                Change::Remove(local) => {
+                    self.disk.rows.remove(&local);
+                }
+            }
+        }
+        self.disk.cursor = self.held.cursor.0;
+        for (local, outcome) in effects.resolved {
+            let text = self.texts[&local];
+            assert!(self.ended.insert(text, outcome).is_none(), "text {text} ended twice");
+        }
+        if effects.needs_writer {
+            self.mint();
+        }
+    }
+
+    fn mint(&mut self) {
+        self.writers += 1;
+        let writer = WriterId([self.writers; 16]);
+        self.disk.writer = writer;
+        self.sidecar = (writer, self.disk.counter);
+        let mut effects = Effects::default();
+        self.outbox.set_writer(writer, &mut effects);
+        self.commit(effects);
+    }
+
+    fn queue(&mut self) {
+        let local = LocalId(self.disk.next_local);
+        self.disk.next_local += 1;
+        let text = self.next_text;
+        self.next_text += 1;
+        self.texts.insert(local, text);
+        let mut effects = Effects::default();
+        let draft = Draft::text(EventKind::Message, Seq(0), &text.to_string());
+        self.outbox.enqueue(local, draft, self.now_ms, &mut effects).unwrap();
+        self.store_numbers(effects);
+    }
+
+    fn store_numbers(&mut self, effects: Effects) {
+        let numbered = self.outbox.numbered();
+        self.commit(effects);
+        self.outbox.stored(numbered);
+    }
+
+    fn connect(&mut self) {
+        self.outbox.stream_opening(64);
+        let writer = self.outbox.open_writer();
+        self.connection = Some((writer, VecDeque::new(), VecDeque::new(), self.held.cursor.0));
+        // Sometimes a few posts go in the same flight as Open.
+        for _ in 0..self.random.below(3) {
+            self.send();
+        }
+        let last = self.server.last.get(&writer).copied().unwrap_or(0);
+        let head = Seq(self.server.log.len() as u64);
+        self.held.opened(head, 1);
+        let mut effects = Effects::default();
+        self.outbox.stream_opened(PostNo(last), head, &mut effects);
+        self.outbox.caught_up(self.held.cursor, &mut effects);
+        self.commit(effects);
+    }
+
+    fn disconnect(&mut self, delivered: bool) {
+        if let Some((writer, posts, ..)) = self.connection.take() {
+            // What was under way may have reached the server; nobody hears the answers.
+            for post in posts {
+                if delivered {
+                    self.server.post(writer, &post, &mut self.random);
+                }
+            }
+        }
+        self.outbox.stream_lost();
+    }
+
+    fn send(&mut self) -> bool {
+        let mut effects = Effects::default();
+        self.outbox.number(&mut effects);
+        self.store_numbers(effects);
+        let Some(post) = self.outbox.next_to_send(self.now_ms) else { return false };
+        if let Some((_, posts, ..)) = &mut self.connection {
+            posts.push_back(post);
+        }
+        true
+    }
+
+    /// One step of the server or of the network.
+    fn work(&mut self) -> bool {
+        let random = self.random.next();
+        let Some((writer, posts, back, told)) = &mut self.connection else { return false };
+        if random % 3 != 0
+            && let Some(post) = posts.pop_front()
+        {
+            let answer = self.server.post(*writer, &post, &mut self.random);
+            back.push_back(Some(answer));
+            return true;
+        }
+        let mut effects = Effects::default();
+        // Events and answers come in either order.
+        let event_first = random % 2 == 0 || back.is_empty();
+        if event_first && (*told as usize) < self.server.log.len() {
+            let event = self.server.log[*told as usize].clone();
+            *told += 1;
+            if self.held.event(event.seq) == Arrival::Append {
+                self.outbox.own_event(&event, &mut effects);
+            }
+        } else {
+            match back.pop_front() {
+                Some(Some(Answer::Posted(posted))) => self.outbox.posted(&posted, &mut effects),
+                Some(Some(Answer::Refused(refused))) => {
+                    self.outbox.refused(&refused, self.now_ms, random, &mut effects);
+                }
+                _ => return !posts.is_empty(),
+            }
+        }
+        self.outbox.caught_up(self.held.cursor, &mut effects);
+        self.commit(effects);
+        if self.outbox.wants_reopen() {
+            self.disconnect(true);
+            self.connect();
+        }
+        true
+    }
+
+    /// The process is killed and started again, perhaps on an old copy of its database.
+    fn restart(&mut self, disk: Disk) {
+        let delivered = self.random.one_in(2);
+        self.disconnect(delivered);
+        self.disk = disk;
+        let mut outbox = Outbox::new(self.disk.writer, 1_000);
+        for (writer, last) in &self.disk.numbers {
+            outbox.restore_number(*writer, *last);
+        }
+        self.texts.clear();
+        for (item, refused) in self.disk.rows.values() {
+            let text = std::str::from_utf8(&item.draft.body).unwrap().parse().unwrap();
+            self.texts.insert(item.local, text);
+            // Nobody remembers having been told.
+            self.ended.remove(&text);
+            if let Some(code) = refused {
+                self.ended.insert(text, Outcome::Refused(*code));
+            }
+            outbox.restore_item(item.clone(), *refused);
+        }
+        self.outbox = outbox;
+        self.held = Held { cursor: Seq(self.disk.cursor), epoch: 1, ..Held::default() };
+        if (self.disk.writer, self.disk.counter) != self.sidecar {
+            self.mint();
+        }
+    }
+
+    fn run(mut self, steps: u32, copies: Copies) -> Self {
+        for _ in 0..steps {
+            self.now_ms += 50;
+            match self.random.below(100) {
+                0..25 => self.queue(),
+                25..50 => {
+                    self.send();
+                }
+                50..88 => {
+                    self.work();
+                }
+                88..92 if self.connection.is_none() => self.connect(),
+                92 | 93 => {
+                    let delivered = self.random.one_in(2);
+                    self.disconnect(delivered);
+                }
+                94 if copies != Copies::No => self.backups.push(self.disk.clone()),
+                95 => {
+                    let disk = self.disk.clone();
+                    self.restart(disk);
+                }
+                96 if copies != Copies::No && !self.backups.is_empty() && self.random.one_in(3) => {
+                    let which = self.random.below(self.backups.len() as u64) as usize;
+                    let disk = self.backups[which].clone();
+                    self.backups.truncate(which + 1);
+                    self.restores += 1;
+                    self.restart(disk);
+                }
+                // What was cancelled comes back with a copy, out of its order.
+                97 if copies == Copies::No => {
+                    let locals: Vec<LocalId> = self.texts.keys().copied().collect();
+                    if !locals.is_empty() {
+                        let local = locals[self.random.below(locals.len() as u64) as usize];
+                        let mut effects = Effects::default();
+                        self.outbox.cancel(local, &mut effects);
+                        self.commit(effects);
+                    }
+                }
+                _ => {}
+            }
+        }
+        // The last fault heals: everything must come to an end.
+        for _ in 0..100_000 {
+            self.now_ms += 500;
+            if self.connection.is_none() {
+                self.connect();
+            }
+            let sent = self.send();
+            let worked = self.work();
+            if !sent && !worked && self.outbox.is_empty() && self.held.is_in_step() {
+                break;
+            }
+        }
+        self
+    }
+
+    fn check(&self) {
+        assert!(self.outbox.is_empty(), "I10: everything ends; left: {:?}", self.outbox.pending());
+        let log: Vec<u64> = self.server.log.iter().map(text_of).collect();
+        let unique: BTreeSet<u64> = log.iter().copied().collect();
+        assert_eq!(unique.len(), log.len(), "I2: a post is in the log twice: {log:?}");
+        assert!(log.is_sorted(), "I4: posts of one device are first in, first out: {log:?}");
+        for (text, outcome) in &self.ended {
+            match outcome {
+                Outcome::Posted { seq, .. } => assert_eq!(log[seq.0 as usize - 1], *text, "I1"),
+                Outcome::Refused(code) => assert!(!unique.contains(text), "I9: {text} was refused: {code}"),
+            }
+        }
+        for text in self.texts.values() {
+            assert!(self.ended.contains_key(text), "I10: nobody was told how {text} ended");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn posts_are_neither_lost_nor_doubled_nor_reordered_across_reconnects_and_kills(seed: u64) {
+        Sim::new(seed).run(600, Copies::No).check();
+    }
+
+    #[test]
+    fn nor_when_the_store_is_put_back_from_old_copies(seed: u64) {
+        Sim::new(seed).run(1_500, Copies::Ancestors).check();
+    }
+}
+
+#[test]
+fn the_simulation_really_restores_copies_mints_writers_and_posts_much() {
+    let (mut restores, mut writers, mut posted) = (0, 0, 0);
+    for seed in 1..20 {
+        let sim = Sim::new(seed * 7_919).run(1_500, Copies::Ancestors);
+        restores += sim.restores;
+        writers += u32::from(sim.writers);
+        posted += sim.server.log.len();
+    }
+    assert!(restores > 20 && writers > 30 && posted > 2_000, "{restores} {writers} {posted}");
+}
