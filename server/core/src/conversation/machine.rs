@@ -205,7 +205,7 @@ impl<S: StateRead> Applier<'_, S> {
     fn command(&mut self, origin: Origin, command: ConversationCommand) -> Result<(), ReadError> {
         let outcome = match command {
             ConversationCommand::Post { conversation, actor, writer, post } => {
-                self.post(conversation, actor, writer, post)?
+                self.post(conversation, actor, writer, &post)?
             }
             ConversationCommand::CreateDirect { actor, peer } => self.create_direct(actor, peer)?,
             ConversationCommand::CreateGroup { actor, nonce, title, members } => {

@@ -30,6 +30,31 @@ struct Change {
     new: Role,
 }
 
+/// A count while changes of it are gathered: it may pass through what it must not end at.
+struct Count {
+    before: u32,
+    more: u32,
+    fewer: u32,
+}
+
+impl Count {
+    fn of(before: u32) -> Self {
+        Self { before, more: 0, fewer: 0 }
+    }
+
+    /// One that counted, or not, now does, or not.
+    fn change(&mut self, counted: bool, counts: bool) {
+        self.more += u32::from(counts && !counted);
+        self.fewer += u32::from(counted && !counts);
+    }
+
+    fn end(&self) -> Result<u32, ReadError> {
+        (self.before + self.more)
+            .checked_sub(self.fewer)
+            .ok_or(ReadError::Inconsistent("a group counts too few members"))
+    }
+}
+
 impl<S: StateRead> Applier<'_, S> {
     pub(super) fn create_direct(&mut self, actor: Actor, peer: AccountId) -> Result<ConversationOutcome, ReadError> {
         if self.actor_shut(actor)? {
@@ -100,8 +125,8 @@ impl<S: StateRead> Applier<'_, S> {
             head: Seq(0),
             last_message_id: MessageId(0),
             last_event_time_ms: 0,
-            member_count: members.len() as u32,
-            owner_count: members.iter().filter(|(_, role)| *role == Role::Owner).count() as u32,
+            member_count: count(&members, |_| true),
+            owner_count: count(&members, |role| role == Role::Owner),
             peers,
         };
         advance(&mut row, &draft, self.row.last_time_ms);
@@ -148,7 +173,7 @@ impl<S: StateRead> Applier<'_, S> {
             return Ok(failed(ErrorCode::InvalidArgument));
         }
 
-        let (mut members, mut owners) = (i64::from(row.member_count), i64::from(row.owner_count));
+        let (mut members, mut owners) = (Count::of(row.member_count), Count::of(row.owner_count));
         let (head, unchanged) = (row.head, view(id, row));
         let mut effective = Vec::with_capacity(changes.len());
         for (account, new) in changes {
@@ -160,17 +185,18 @@ impl<S: StateRead> Applier<'_, S> {
             if !may_change(actor.account, own, change) {
                 return Ok(failed(ErrorCode::Forbidden));
             }
-            members += i64::from(new != Role::None) - i64::from(old != Role::None);
-            owners += i64::from(new == Role::Owner) - i64::from(old == Role::Owner);
+            members.change(old != Role::None, new != Role::None);
+            owners.change(old == Role::Owner, new == Role::Owner);
             effective.push(change);
         }
         if effective.is_empty() {
             return Ok(unchanged);
         }
+        let (members, owners) = (members.end()?, owners.end()?);
         if owners == 0 && members > 0 {
             return Ok(failed(ErrorCode::Forbidden));
         }
-        if members > i64::from(limits::MEMBERS) {
+        if members > limits::MEMBERS {
             return Ok(failed(ErrorCode::TooManyMembers));
         }
         self.commit_changes(actor.account, id, head, &effective, (members, owners))
@@ -183,7 +209,7 @@ impl<S: StateRead> Applier<'_, S> {
         id: ConversationId,
         head: Seq,
         changes: &[Change],
-        (members, owners): (i64, i64),
+        (members, owners): (u32, u32),
     ) -> Result<ConversationOutcome, ReadError> {
         let partition = self.rows.partition;
         let roles: Vec<(AccountId, Role)> = changes.iter().map(|change| (change.account, change.new)).collect();
@@ -196,8 +222,7 @@ impl<S: StateRead> Applier<'_, S> {
             .get_mut(self.store, partition, id)?
             .ok_or(ReadError::Inconsistent("a conversation vanished"))?;
         advance(row, &draft, time_ms);
-        // Between 0 and the limit of members, which was checked.
-        (row.member_count, row.owner_count) = (members as u32, owners as u32);
+        (row.member_count, row.owner_count) = (members, owners);
         let (seq, found) = (row.head, view(id, row));
         let counts = counts(row);
         self.hash.row(&id.0, &counts);
@@ -305,6 +330,11 @@ fn is_account(account: AccountId) -> bool {
 /// Whether the role is one that can be given.
 fn is_role(role: Role) -> bool {
     role <= Role::Owner
+}
+
+/// How many members there are with such a role; a request names few.
+fn count(members: &[(AccountId, Role)], such: impl Fn(Role) -> bool) -> u32 {
+    members.iter().map(|(_, role)| u32::from(such(*role))).sum()
 }
 
 fn list(members: &[(AccountId, Role)]) -> List<MemberChange> {

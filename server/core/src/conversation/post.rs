@@ -33,10 +33,10 @@ impl<S: StateRead> Applier<'_, S> {
         conversation: ConversationId,
         actor: Actor,
         writer: WriterId,
-        bytes: Bytes,
+        bytes: &Bytes,
     ) -> Result<ConversationOutcome, ReadError> {
         let key = (conversation, writer);
-        let digest = Digest::of(&bytes);
+        let digest = Digest::of(bytes);
         let known = self
             .rows
             .writers
@@ -49,7 +49,7 @@ impl<S: StateRead> Applier<'_, S> {
         let post = match Post::decode_body(bytes.clone()) {
             Ok(post) => post,
             // The edge has decoded it before; a binary that disagrees about that answers, and changes nothing.
-            Err(error) => return refused(post_no_of(&bytes), error.code()),
+            Err(error) => return refused(post_no_of(bytes), error.code()),
         };
         let no = post.post_no;
         if self.actor_shut(actor)? {
