@@ -1,1 +1,257 @@
-//! To come.
+//! The edge: what clients connect to.
+//!
+//! One UDP port speaks `rove/1` and `h3`; the ALPN of a connection decides. A connection is first counted
+//! ([`admission`]), then shaken hands with, then becomes a session ([`session`]) or is handed to the HTTP router.
+//!
+//! ```text
+//! session ── control stream, requests, datagrams: one task
+//!    ├── conversation stream: a task each; a cursor in the log ─┐
+//!    ├── inbox stream: a task; a dirty set ─────────────────────┼── hub ◀── the state writer publishes
+//!    └── fetch stream: a task each; reads the store             ┘
+//! ```
+//!
+//! Nothing here is queued for a client beyond what its streams have room for, every task belongs to its session's set, and
+//! every session to the edge's tracker: [`Edge::drained`] returns when all are gone.
+
+mod admission;
+mod control;
+mod conversation;
+mod datagrams;
+mod entitlement;
+mod fetch;
+mod frames;
+mod hub;
+mod inbox;
+mod session;
+mod stats;
+mod view;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::HandshakeData;
+use rove_core::conversation::read;
+use rove_protocol::ids::{AccountId, MessageId, PartitionId};
+use rove_protocol::limits;
+use rove_protocol::registry::{ALPN, ErrorCode};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::node::Node;
+use admission::{Admission, Full, Place};
+use stats::Counted;
+
+pub use hub::{Hub, HubConfig};
+pub use stats::EdgeStats;
+
+/// The ALPN name of HTTP/3.
+const H3: &[u8] = b"h3";
+/// How long a handshake may take: several retransmissions on a bad path. Who stalls it holds a place until then.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long the last packets of a closed endpoint are given to leave.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How the edge behaves.
+#[derive(Debug, Clone)]
+pub struct EdgeConfig {
+    /// Connections there may be.
+    pub max_connections: usize,
+    /// Connections one address (or one /64 of IPv6) may have. Carriers put thousands of people behind one.
+    pub max_per_address: usize,
+    /// Unfinished handshakes above which clients have to prove their address first (Retry, S2).
+    pub retry_above: usize,
+    /// How long sessions are given to go elsewhere when the node leaves.
+    pub drain: Duration,
+    /// Other nodes, best first: `host:port` and region.
+    pub alternatives: Vec<(String, String)>,
+}
+
+impl Default for EdgeConfig {
+    /// 100,000 connections are some 4 GB; an address has a tenth of that; at a thousand handshakes a second and 100 ms each,
+    /// 256 unfinished ones are more than a busy hour has.
+    fn default() -> Self {
+        Self {
+            max_connections: 100_000,
+            max_per_address: 10_000,
+            retry_above: 256,
+            drain: Duration::from_secs(5),
+            alternatives: Vec::new(),
+        }
+    }
+}
+
+/// What all connections share.
+pub(crate) struct Shared {
+    config: EdgeConfig,
+    hub: Arc<Hub>,
+    node: Node,
+    http: axum::Router,
+    /// The node leaves.
+    shutdown: CancellationToken,
+}
+
+impl Shared {
+    fn stats(&self) -> &Arc<EdgeStats> {
+        self.hub.stats()
+    }
+}
+
+/// The running edge.
+pub struct Edge {
+    endpoint: quinn::Endpoint,
+    tasks: TaskTracker,
+    shared: Arc<Shared>,
+}
+
+impl Edge {
+    /// Serves `socket` until `shutdown`. The hub is the sink that the node was started with; `server_config` should come from
+    /// [`rove_quic::server_config`], with the ALPN names `rove/1` and `h3`.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub fn start(
+        config: EdgeConfig,
+        hub: Arc<Hub>,
+        node: Node,
+        server_config: quinn::ServerConfig,
+        socket: std::net::UdpSocket,
+        http: axum::Router,
+        shutdown: CancellationToken,
+    ) -> std::io::Result<Self> {
+        let endpoint = quinn::Endpoint::new(
+            quinn::EndpointConfig::default(),
+            Some(server_config),
+            socket,
+            Arc::new(quinn::TokioRuntime),
+        )?;
+        attach(&hub, &node);
+        let admission = Arc::new(Admission::new(config.max_connections, config.max_per_address));
+        let shared = Arc::new(Shared { config, hub, node, http, shutdown });
+        let tasks = TaskTracker::new();
+        tasks.spawn(accept(endpoint.clone(), shared.clone(), admission, tasks.clone()));
+        tasks.spawn(leases(shared.clone()));
+        Ok(Self { endpoint, tasks, shared })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The socket does not say.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> &Arc<EdgeStats> {
+        self.shared.stats()
+    }
+
+    /// Returns when every connection is gone, after `shutdown`: clients are told to go elsewhere, and cut off after
+    /// [`EdgeConfig::drain`].
+    pub async fn drained(self) {
+        self.shared.shutdown.cancelled().await;
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.endpoint.close(quinn::VarInt::from_u32(ErrorCode::GoingAway.0), b"the node has left");
+        // What does not leave by then is lost like any other packet.
+        let _ = tokio::time::timeout(LINGER, self.endpoint.wait_idle()).await;
+    }
+}
+
+/// Gives the hub the store, and where the partitions stand: nobody was connected before, so everything there is has been
+/// told to everybody.
+fn attach(hub: &Hub, node: &Node) {
+    for partition in (1..=node.partitions()).map(PartitionId) {
+        if let Ok(Some(row)) = read::partition(node.state(), partition) {
+            let shard_bits = MessageId::SHARD_BITS;
+            hub.raise(partition, MessageId((row.last_hi << shard_bits) | ((1 << shard_bits) - 1)));
+        }
+    }
+    let store = node.clone();
+    hub.attach(Box::new(move |partition, conversation| {
+        let members = read::members(store.state(), partition, conversation, AccountId(0), limits::MEMBERS as usize);
+        match members {
+            Ok(members) => Some(members.into_iter().map(|(account, row)| (account, row.role)).collect()),
+            Err(error) => {
+                tracing::error!(%error, "members cannot be read");
+                None
+            }
+        }
+    }));
+}
+
+/// Accepts connections until shutdown.
+async fn accept(endpoint: quinn::Endpoint, shared: Arc<Shared>, admission: Arc<Admission>, tasks: TaskTracker) {
+    loop {
+        tokio::select! {
+            incoming = endpoint.accept() => match incoming {
+                Some(incoming) => admit(incoming, &shared, &admission, &tasks),
+                None => return,
+            },
+            () = shared.shutdown.cancelled() => break,
+        }
+    }
+    // New clients are refused at once, and try another node.
+    endpoint.set_server_config(None);
+}
+
+/// Takes a connection, or not.
+fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>, admission: &Arc<Admission>, tasks: &TaskTracker) {
+    let stats = shared.stats();
+    let handshakes = stats.handshakes.load(std::sync::atomic::Ordering::Relaxed);
+    if handshakes >= shared.config.retry_above && !incoming.remote_address_validated() && incoming.may_retry() {
+        EdgeStats::add(&stats.retried, 1);
+        // It may retry: it cannot fail.
+        let _ = incoming.retry();
+        return;
+    }
+    match admission.enter(incoming.remote_address().ip()) {
+        Ok(place) => {
+            EdgeStats::add(&stats.accepted, 1);
+            tasks.spawn(Box::pin(connection(incoming, shared.clone(), place)));
+        }
+        Err(full) => {
+            let counter = match full {
+                Full::Total => &stats.refused_total,
+                Full::Address => &stats.refused_per_address,
+            };
+            EdgeStats::add(counter, 1);
+            incoming.refuse();
+        }
+    }
+}
+
+/// One connection, from the handshake to its end.
+async fn connection(incoming: quinn::Incoming, shared: Arc<Shared>, _place: Place) {
+    let _counted = Counted::new(shared.stats(), |stats| &stats.connections);
+    let Some(connection) = Box::pin(handshake(incoming, &shared)).await else { return };
+    let alpn = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+    match alpn.and_then(|data| data.protocol).as_deref() {
+        Some(ALPN) => session::run(shared, connection.into()).await,
+        Some(H3) => {
+            connection.set_receive_window(quinn::VarInt::from_u32(rove_quic::config::SERVER_WINDOW));
+            crate::http::serve_h3(connection, shared.http.clone(), shared.shutdown.clone()).await;
+        }
+        // TLS agreed on no protocol of ours; a client that offers none gets here.
+        _ => connection.close(quinn::VarInt::from_u32(ErrorCode::Unsupported.0), b"rove/1 or h3"),
+    }
+}
+
+/// Shakes hands, for a bounded time.
+async fn handshake(incoming: quinn::Incoming, shared: &Shared) -> Option<quinn::Connection> {
+    let _counted = Counted::new(shared.stats(), |stats| &stats.handshakes);
+    let connecting = incoming.accept().ok()?;
+    tokio::time::timeout(HANDSHAKE, connecting).await.ok()?.ok()
+}
+
+/// Ends leases of presence as they run out.
+async fn leases(shared: Arc<Shared>) {
+    loop {
+        let next = shared.hub.expire_leases();
+        tokio::select! {
+            () = tokio::time::sleep(next) => {}
+            () = shared.shutdown.cancelled() => return,
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! One session: from `Hello` to the end of the connection.
+//!
+//! A session is one task with the control stream, the datagrams and the requests under way, and one task for each other
+//! stream. Whatever breaks the rules closes the connection with its code; the tasks see that as the end of everything they
+//! wait for.
+//!
+//! Until the session is authenticated only the control stream is read: other streams wait in QUIC's buffers, which the small
+//! first credit bounds (D4).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use parking_lot::Mutex;
+use rove_core::command::Actor;
+use rove_core::directory::{AccountState, DeviceRow, Digest, DirectoryError};
+use rove_protocol::error::Violation;
+use rove_protocol::frame::RawFrame;
+use rove_protocol::ids::AccountId;
+use rove_protocol::message::{Alternative, ControlUp, GoAway, Hello, Limits, Message as _, Response, Suspend, Welcome};
+use rove_protocol::registry::{ClientState, ErrorCode, StreamType};
+use rove_protocol::session::server::{Admission, Control, Streams};
+use rove_protocol::transport::{self, Connection as _, ReadError, TransportError};
+use rove_protocol::{limits, wire::List};
+use rove_quic::{Connection, RecvStream, SendStream};
+use subtle::ConstantTimeEq as _;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::datagrams::Datagrams;
+use super::frames::{Incoming, Outgoing};
+use super::hub::{Link, Subscriber};
+use super::stats::{Counted, EdgeStats};
+use super::{Shared, control, conversation, fetch, inbox};
+
+/// The minor version of `rove/1` spoken here.
+const MINOR: u16 = 0;
+
+/// Which streams go first when a connection is narrow (D6).
+mod priority {
+    pub(super) const CONTROL: i32 = 30;
+    pub(super) const CONVERSATION: i32 = 20;
+    pub(super) const INBOX: i32 = 10;
+    pub(super) const FETCH: i32 = 0;
+}
+
+/// Closes the connection and remembers with what.
+#[derive(Clone)]
+struct Closer {
+    connection: Connection,
+    code: Arc<Mutex<Option<ErrorCode>>>,
+}
+
+impl Link for Closer {
+    fn close(&self, code: ErrorCode, reason: &str) {
+        self.code.lock().get_or_insert(code);
+        transport::Connection::close(&self.connection, code, reason);
+    }
+    fn datagram(&self, datagram: Bytes) {
+        self.connection.send_datagram(datagram);
+    }
+}
+
+/// What the tasks of a session share.
+pub(super) struct Session {
+    pub(super) edge: Arc<Shared>,
+    pub(super) connection: Connection,
+    pub(super) subscriber: Arc<Subscriber>,
+    pub(super) limits: Limits,
+    streams: Mutex<Streams>,
+}
+
+impl Session {
+    /// Whose it is.
+    pub(super) fn account(&self) -> AccountId {
+        self.subscriber.account
+    }
+
+    /// Who acts.
+    pub(super) fn actor(&self) -> Actor {
+        Actor { account: self.subscriber.account, device: self.subscriber.device }
+    }
+
+    /// The client broke the rules.
+    fn fail(&self, violation: &Violation) {
+        self.subscriber.link.close(violation.code(), &violation.to_string());
+    }
+}
+
+/// Serves a connection that speaks `rove/1` until it is gone.
+pub(super) async fn run(edge: Arc<Shared>, connection: Connection) {
+    let closer = Closer { connection: connection.clone(), code: Arc::default() };
+    let deadline = Duration::from_millis(limits::HELLO_DEADLINE_MS);
+    let greeted = Box::pin(tokio::time::timeout(deadline, greet(&edge, &connection, &closer))).await;
+    let result = match greeted {
+        Ok(Ok(greeted)) => {
+            Box::pin(serve(greeted)).await;
+            None
+        }
+        Ok(Err(Failed::Code(code, reason))) => Some((code, reason.to_owned())),
+        Ok(Err(Failed::Read(ReadError::Violation(violation)))) => Some((violation.code(), violation.to_string())),
+        Ok(Err(Failed::Read(ReadError::Transport(_)))) => None,
+        Err(_) => {
+            let late = Violation::Timeout { what: "Hello" };
+            Some((late.code(), late.to_string()))
+        }
+    };
+    if let Some((code, reason)) = result {
+        debug!(%code, reason, "no session");
+        closer.close(code, &reason);
+    }
+    let ours = *closer.code.lock();
+    match (ours, connection.closed().await) {
+        (Some(code), _) | (None, TransportError::Closed { code, .. }) => edge.stats().closed(code),
+        (None, _) => EdgeStats::add(&edge.stats().lost, 1),
+    }
+}
+
+/// Why there is no session.
+enum Failed {
+    Read(ReadError),
+    Code(ErrorCode, &'static str),
+}
+
+impl<E: Into<ReadError>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Read(error.into())
+    }
+}
+
+/// An authenticated session whose `Welcome` is queued.
+struct Greeted {
+    session: Arc<Session>,
+    registered: Registered,
+    control: Control,
+    incoming: Incoming,
+    outgoing: Outgoing,
+    state: ClientState,
+}
+
+/// Reads `Hello`, checks it, registers the session.
+async fn greet(edge: &Arc<Shared>, connection: &Connection, closer: &Closer) -> Result<Greeted, Failed> {
+    let limits = Limits::default();
+    let mut streams = Streams::new(&limits);
+    let mut control = Control::with_limits(&limits);
+    let (send, recv) = connection.accept().await.map_err(ReadError::from)?;
+    let mut incoming = Incoming::new(recv, limits::FRAME_BEFORE_WELCOME);
+    let Some(stream_type) = incoming.stream_type().await? else { return Err(ended()) };
+    if let Admission::Stop(code) = streams.accept(stream_type)? {
+        return Err(Failed::Code(code, "the first stream is not the control stream"));
+    }
+    let hello = loop {
+        let Some(frame) = incoming.next().await? else { return Err(ended()) };
+        match ControlUp::decode(frame).map_err(Violation::from)? {
+            Some(frame) => match control.on_frame(frame)? {
+                ControlUp::Hello(hello) => break hello,
+                // The machine lets nothing else through.
+                ControlUp::Request(_) | ControlUp::Suspend(_) => {
+                    return Err(Failed::Code(ErrorCode::Internal, "order"));
+                }
+            },
+            None => {}
+        }
+    };
+    let account = match authenticate(edge, &hello).await {
+        Ok(account) => account,
+        Err(code) => {
+            EdgeStats::add(&edge.stats().unauthenticated, 1);
+            return Err(Failed::Code(code, "not authenticated"));
+        }
+    };
+    let id = edge.hub.next_session();
+    let subscriber = Arc::new(Subscriber::new(id, account, hello.device, Box::new(closer.clone())));
+    edge.hub.register(&subscriber);
+    let registered = Registered { edge: edge.clone(), subscriber: subscriber.clone() };
+    // Revoked in between: the directory told the sessions there were, and this one was not there yet.
+    authenticate(edge, &hello).await.map_err(|code| Failed::Code(code, "not authenticated any more"))?;
+    control.welcomed();
+    incoming.set_limit(limits.frame as usize);
+    connection.quinn().set_receive_window(quinn::VarInt::from_u32(rove_quic::config::SERVER_WINDOW));
+    let mut outgoing = Outgoing::new(send);
+    outgoing.set_priority(priority::CONTROL);
+    outgoing.answer(welcome(edge, &subscriber, hello.minor, &limits).to_frame());
+    debug!(session = %id, %account, device = %hello.device, client = hello.client, "session");
+    let session = Arc::new(Session {
+        edge: edge.clone(),
+        connection: connection.clone(),
+        subscriber,
+        limits,
+        streams: Mutex::new(streams),
+    });
+    Ok(Greeted { session, registered, control, incoming, outgoing, state: hello.state })
+}
+
+/// The client gave up before it said who it is.
+fn ended() -> Failed {
+    Failed::Code(ErrorCode::None, "the control stream ended")
+}
+
+fn welcome(edge: &Shared, subscriber: &Subscriber, minor: u16, limits: &Limits) -> Welcome {
+    Welcome {
+        session: subscriber.session,
+        account: subscriber.account,
+        node: edge.node.id(),
+        minor: minor.min(MINOR),
+        server_time_ms: edge.hub.now_ms(),
+        heartbeat_ms: u32::try_from(edge.hub.heartbeat().as_millis()).unwrap_or(u32::MAX),
+        limits: limits.clone(),
+        alternatives: alternatives(edge),
+    }
+}
+
+fn alternatives(edge: &Shared) -> List<Alternative> {
+    let alternatives = edge.config.alternatives.iter();
+    alternatives.map(|(address, region)| Alternative { address: address.clone(), region: region.clone() }).collect()
+}
+
+/// Checks the device's secret: the account, or the code the connection is closed with. A device that does not exist and a
+/// wrong secret look the same.
+async fn authenticate(edge: &Shared, hello: &Hello) -> Result<AccountId, ErrorCode> {
+    let device = hello.device;
+    let read = move |directory: &dyn rove_core::directory::DirectoryRead| -> Result<_, DirectoryError> {
+        let Some(row) = directory.device(device)? else { return Ok(None) };
+        let state = directory.account(row.account)?.map(|account| account.state);
+        Ok(Some((row, state)))
+    };
+    let found = edge.node.read_directory(read).await.map_err(|error| error.code())?;
+    let found = found.map_err(|error| {
+        tracing::error!(%error, "the directory cannot be read");
+        ErrorCode::Internal
+    })?;
+    let presented = Digest::of(&hello.secret);
+    let expected = found.as_ref().map_or(Digest([0; 32]), |(row, _)| row.secret);
+    let matches = bool::from(presented.0.ct_eq(&expected.0));
+    match found {
+        Some((DeviceRow { revoked_ms: None, account, .. }, Some(AccountState::Active))) if matches => Ok(account),
+        Some((DeviceRow { revoked_ms: None, .. }, None)) if matches => Err(ErrorCode::Internal),
+        Some(_) if matches => Err(ErrorCode::Revoked),
+        // A directory that is still catching up does not deny (D11).
+        _ if !edge.node.is_ready() => Err(ErrorCode::Unavailable),
+        _ => Err(ErrorCode::Unauthenticated),
+    }
+}
+
+/// Leaves the registry whatever happens.
+struct Registered {
+    edge: Arc<Shared>,
+    subscriber: Arc<Subscriber>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.edge.hub.unregister(&self.subscriber);
+    }
+}
+
+/// Serves an authenticated session.
+async fn serve(greeted: Greeted) {
+    let Greeted { session, registered: _registered, control, mut incoming, mut outgoing, state } = greeted;
+    let edge = session.edge.clone();
+    let _counted = Counted::new(edge.stats(), |stats| &stats.sessions);
+    let mut main = Main {
+        datagrams: Datagrams::new(session.clone()),
+        session: session.clone(),
+        control,
+        requests: FuturesUnordered::new(),
+        left: false,
+        drain: None,
+    };
+    main.state(state);
+    let mut tasks: JoinSet<()> = JoinSet::new();
+    let connection = session.connection.clone();
+    let ended = loop {
+        tokio::select! {
+            frame = incoming.next() => match frame {
+                Ok(Some(frame)) => if let Err(violation) = main.frame(frame) {
+                    session.fail(&violation);
+                },
+                Ok(None) => session.subscriber.link.close(ErrorCode::None, "the control stream ended"),
+                Err(ReadError::Violation(violation)) => session.fail(&violation),
+                Err(ReadError::Transport(_)) => break connection.closed().await,
+            },
+            written = outgoing.write_some(), if !outgoing.is_empty() => if written.is_err() {
+                session.subscriber.link.close(ErrorCode::None, "the control stream was stopped");
+                break connection.closed().await;
+            },
+            // Answers that are not written count as unanswered: who does not read cannot ask for more.
+            Some(response) = main.requests.next(), if outgoing.answers_waiting() < limits::REQUESTS_IN_FLIGHT => {
+                if main.control.answered(response.id) {
+                    outgoing.answer(response.to_frame());
+                }
+            }
+            accepted = connection.accept() => match accepted {
+                Ok((send, recv)) => {
+                    tasks.spawn(Box::pin(stream(session.clone(), send, recv)));
+                }
+                Err(error) => break error,
+            },
+            Some(joined) = tasks.join_next() => if joined.is_err_and(|error| error.is_panic()) {
+                tracing::error!(session = %session.subscriber.session, "a stream's task panicked");
+                session.subscriber.link.close(ErrorCode::Internal, "internal error");
+            },
+            datagram = connection.read_datagram() => match datagram {
+                Ok(datagram) => match main.datagrams.received(datagram) {
+                    Ok(Some(later)) => main.datagrams.later(later),
+                    Ok(None) => {}
+                    Err(violation) => session.fail(&violation),
+                },
+                Err(error) => break error,
+            },
+            () = main.datagrams.work() => {}
+            () = session.subscriber.presence_wake.notified() => main.datagrams.presence(),
+            () = edge.shutdown.cancelled(), if main.drain.is_none() => {
+                main.drain = Some(Instant::now() + edge.config.drain);
+                outgoing.answer(go_away(&edge).to_frame());
+            }
+            () = until(main.drain), if main.drain.is_some() => {
+                session.subscriber.link.close(ErrorCode::GoingAway, "the node is leaving");
+                break connection.closed().await;
+            }
+        }
+    };
+    // A clean end is a goodbye: nobody has to wait for the lease.
+    if main.left || matches!(ended, TransportError::Closed { code: ErrorCode::None, .. }) {
+        edge.hub.goodbye(session.account(), session.subscriber.session);
+    }
+    tasks.shutdown().await;
+}
+
+fn go_away(edge: &Shared) -> GoAway {
+    GoAway {
+        code: ErrorCode::GoingAway,
+        deadline_ms: u32::try_from(edge.config.drain.as_millis()).unwrap_or(u32::MAX),
+        alternatives: alternatives(edge),
+    }
+}
+
+/// Waits for a time that may not be set.
+pub(super) async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The session's own task.
+struct Main {
+    session: Arc<Session>,
+    control: Control,
+    requests: FuturesUnordered<BoxFuture<'static, Response>>,
+    datagrams: Datagrams,
+    /// The client said that it leaves.
+    left: bool,
+    /// When the connection is closed because the node leaves.
+    drain: Option<Instant>,
+}
+
+impl Main {
+    /// A frame of the control stream.
+    fn frame(&mut self, frame: RawFrame) -> Result<(), Violation> {
+        let Some(frame) = ControlUp::decode(frame)? else { return Ok(()) };
+        match self.control.on_frame(frame)? {
+            ControlUp::Request(request) => {
+                EdgeStats::add(&self.session.edge.stats().requests, 1);
+                self.requests.push(Box::pin(control::answer(self.session.clone(), request)));
+            }
+            ControlUp::Suspend(Suspend { state }) => self.state(state),
+            // The machine lets none through.
+            ControlUp::Hello(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The app's state is told or has changed. In the background the lease is left to run out: apps come back.
+    fn state(&mut self, state: ClientState) {
+        let (hub, subscriber) = (&self.session.edge.hub, &self.session.subscriber);
+        self.left = state == ClientState::Leaving;
+        match state {
+            ClientState::Foreground => hub.beat(subscriber.account, subscriber.session),
+            ClientState::Leaving => hub.goodbye(subscriber.account, subscriber.session),
+            _ => {}
+        }
+    }
+}
+
+/// One stream that the client opened.
+async fn stream(session: Arc<Session>, send: SendStream, recv: RecvStream) {
+    let mut incoming = Incoming::new(recv, session.limits.frame as usize);
+    let mut outgoing = Outgoing::new(send);
+    let result = match incoming.stream_type().await {
+        Ok(Some(stream_type)) => {
+            let admission = session.streams.lock().accept(stream_type);
+            match admission {
+                Ok(Admission::Serve(stream_type)) => {
+                    let result = serve_stream(&session, stream_type, incoming, outgoing).await;
+                    session.streams.lock().ended(stream_type);
+                    result
+                }
+                Ok(Admission::Stop(code)) => {
+                    incoming.stop(code);
+                    outgoing.reset(code);
+                    Ok(())
+                }
+                Err(violation) => Err(violation.into()),
+            }
+        }
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(ReadError::Violation(violation)) = result {
+        session.fail(&violation);
+    }
+}
+
+async fn serve_stream(
+    session: &Arc<Session>,
+    stream_type: StreamType,
+    incoming: Incoming,
+    mut outgoing: Outgoing,
+) -> Result<(), ReadError> {
+    let stats = session.edge.stats();
+    match stream_type {
+        StreamType::Conversation => {
+            let _counted = Counted::new(stats, |stats| &stats.conversation_streams);
+            outgoing.set_priority(priority::CONVERSATION);
+            conversation::serve(session, incoming, outgoing).await
+        }
+        StreamType::Inbox => {
+            let _counted = Counted::new(stats, |stats| &stats.inbox_streams);
+            outgoing.set_priority(priority::INBOX);
+            let result = inbox::serve(session, incoming, outgoing).await;
+            session.subscriber.stop_listening();
+            result
+        }
+        StreamType::Fetch => {
+            let _counted = Counted::new(stats, |stats| &stats.fetch_streams);
+            outgoing.set_priority(priority::FETCH);
+            fetch::serve(session, incoming, outgoing).await
+        }
+        _ => Ok(()),
+    }
+}
