@@ -30,6 +30,15 @@ impl Failure {
         Self { message: message.into(), code: 1 }
     }
 
+    /// Standard output failed. That its reader has enough is not worth a message.
+    #[allow(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
+    pub fn output(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self { message: String::new(), code: 1 };
+        }
+        Self::failed(format!("standard output: {error}"))
+    }
+
     /// The arguments make no sense.
     pub fn usage(message: impl Into<String>) -> Self {
         Self { message: message.into(), code: 2 }
@@ -53,7 +62,9 @@ impl Failure {
 
     /// Says so on standard error.
     pub fn report(&self) -> ExitCode {
-        eprintln!("rove: {}", self.message);
+        if !self.message.is_empty() {
+            eprintln!("rove: {}", self.message);
+        }
         ExitCode::from(self.code)
     }
 

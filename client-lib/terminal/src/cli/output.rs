@@ -26,9 +26,7 @@ pub fn print_json(value: &Value) -> Result<(), Failure> {
 /// Nobody reads any more.
 pub fn print_line(line: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{line}")
-        .and_then(|()| out.flush())
-        .map_err(|error| Failure::failed(format!("standard output: {error}")))
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(Failure::output)
 }
 
 /// JSON in which no character could steer a terminal: those of C1 and DEL are escaped too.

@@ -55,6 +55,7 @@ pub async fn all(speed: Speed, plan: &Plan, rooms: &[Room], progress: &Progress)
     let (fates, mut heard) = mpsc::channel(limits::UNANSWERED_POSTS);
     let mut speakers: JoinSet<()> = JoinSet::new();
     let start = Instant::now();
+    let longest = longest_silence(plan, speed);
     for (file, (plan, room)) in plan.files.iter().zip(rooms).enumerate() {
         let due = due(plan, speed);
         for (nick, lines) in by_nick(plan) {
@@ -78,9 +79,8 @@ pub async fn all(speed: Speed, plan: &Plan, rooms: &[Room], progress: &Progress)
                 }
                 Some(News { file, said: Err(error) }) => said[file].errors.push(error),
             },
-            // A slow replay has long silences of its own; only an unanswered post is a stall.
-            () = progress.stalled(), if speed == Speed::Max => {
-                for file in &mut said {
+            () = progress.silent(longest) => {
+                if let Some(file) = said.first_mut() {
                     file.errors.push("nothing was acknowledged any more".to_owned());
                 }
                 break;
@@ -131,6 +131,13 @@ fn due(file: &FilePlan, speed: Speed) -> Vec<Option<Duration>> {
             Some(Duration::from_secs_f64((f64::from(line.minute - first) + share) * 60.0 / times))
         })
         .collect()
+}
+
+/// The longest time in which nothing is to be said: a slow replay is not stalled while people think.
+fn longest_silence(plan: &Plan, speed: Speed) -> Duration {
+    let mut all: Vec<Duration> = plan.files.iter().flat_map(|file| due(file, speed)).flatten().collect();
+    all.sort_unstable();
+    all.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
 }
 
 /// One nick in one conversation: posts in order, with as many unanswered as may be.
@@ -219,6 +226,9 @@ mod tests {
         assert_eq!(seconds(Speed::Times(1.0)), [0, 30, 120]);
         assert_eq!(seconds(Speed::Times(60.0)), [0, 0, 2]);
         assert!(due(&file, Speed::Max).iter().all(Option::is_none));
+        let plan = Plan { files: vec![file], ..Plan::default() };
+        assert_eq!(longest_silence(&plan, Speed::Times(1.0)), Duration::from_secs(90));
+        assert_eq!(longest_silence(&plan, Speed::Max), Duration::ZERO);
     }
 
     #[test]

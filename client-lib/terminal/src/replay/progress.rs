@@ -72,8 +72,13 @@ impl Progress {
 
     /// Waits until nothing has moved for too long.
     pub async fn stalled(&self) {
+        self.silent(Duration::ZERO).await;
+    }
+
+    /// Waits until nothing has moved for too long and the longest silence there was to be.
+    pub async fn silent(&self, longest: Duration) {
         loop {
-            let end = self.0.line.lock().moved + self.0.patience;
+            let end = self.0.line.lock().moved + self.0.patience + longest;
             if Instant::now() >= end {
                 return;
             }
