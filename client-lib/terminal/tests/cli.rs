@@ -1,5 +1,7 @@
 //! The real binary, as far as it goes without a server.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 

@@ -137,7 +137,7 @@ fn due(file: &FilePlan, speed: Speed) -> Vec<Option<Duration>> {
 fn longest_silence(plan: &Plan, speed: Speed) -> Duration {
     let mut all: Vec<Duration> = plan.files.iter().flat_map(|file| due(file, speed)).flatten().collect();
     all.sort_unstable();
-    all.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    all.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or_default()
 }
 
 /// One nick in one conversation: posts in order, with as many unanswered as may be.
