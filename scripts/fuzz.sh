@@ -14,7 +14,11 @@ if [ $# -eq 0 ]; then
     # shellcheck disable=SC2046 # one word a target
     set -- $(cargo +nightly fuzz list --fuzz-dir fuzz)
 fi
+# The bytes of the specification reach deeper at once.
+if command -v python3 >/dev/null; then
+    python3 fuzz/seeds.py
+fi
 for target in "$@"; do
     step "fuzz $target" cargo +nightly fuzz run --fuzz-dir fuzz "$target" -- \
-        "-max_total_time=${FUZZ_SECONDS:-60}" -verbosity=0 -print_final_stats=1
+        "-max_total_time=${FUZZ_SECONDS:-60}" -max_len=2048 -verbosity=0 -print_final_stats=1
 done
