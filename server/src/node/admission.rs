@@ -52,6 +52,11 @@ impl Admission {
         self.leads.store(leads, Ordering::Release);
     }
 
+    /// Whether this replica leads.
+    pub(super) fn leads(&self) -> bool {
+        self.leads.load(Ordering::Acquire)
+    }
+
     /// Commands counted in.
     pub(super) fn queued(&self) -> usize {
         self.commands.load(Ordering::Relaxed)

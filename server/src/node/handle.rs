@@ -1,5 +1,6 @@
 //! What the rest of the server holds of the node.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -10,7 +11,7 @@ use rove_core::command::{ConversationCommand, ConversationOutcome, Envelope};
 use rove_core::directory::{DirectoryCommand, DirectoryOutcome, DirectoryRead};
 use rove_core::placement::partition_of;
 use rove_protocol::ids::{ConversationId, NodeId, PartitionId};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::admission::Admission;
 use super::config::NodeConfig;
@@ -52,6 +53,7 @@ pub(super) struct Shared {
     pub(super) tickets: TicketTable,
     pub(super) stats: Arc<NodeStats>,
     pub(super) phase: AtomicU8,
+    pub(super) phase_entered: Notify,
     /// Stop at once, without draining or flushing: as if the process had been killed.
     pub(super) killed: AtomicBool,
     /// Newest status of each replica, refreshed with every tick.
@@ -70,6 +72,7 @@ impl Shared {
     /// Phases only go forward.
     pub(super) fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+        self.phase_entered.notify_waiters();
     }
 }
 
@@ -78,6 +81,9 @@ pub(super) struct Inner {
     pub(super) proposals: Sender<Proposal>,
     pub(super) reads: ReadPool,
     pub(super) state: Arc<StateDb>,
+    /// Closed last: the directory is ours as long as anything in it is open.
+    #[allow(dead_code, reason = "held, not used")]
+    pub(super) lock: File,
 }
 
 /// A node's replicas, as everything above them sees them. Cheap to clone.
@@ -125,9 +131,17 @@ impl Node {
     /// Runs a command of the directory and waits for its outcome. What every partition has to know (D9) has reached all of them
     /// when this returns.
     pub async fn propose_directory(&self, command: &DirectoryCommand) -> Result<DirectoryOutcome, CallError> {
+        self.queue_directory(command)?.await.map_err(|_| CallError::Unknown)
+    }
+
+    /// Queues a command of the directory.
+    pub(super) fn queue_directory(
+        &self,
+        command: &DirectoryCommand,
+    ) -> Result<oneshot::Receiver<DirectoryOutcome>, ProposeError> {
         let (sender, receiver) = oneshot::channel();
         self.propose(DIRECTORY, command.encode().into(), Waiter::Directory(sender))?;
-        receiver.await.map_err(|_| CallError::Unknown)
+        Ok(receiver)
     }
 
     /// Runs a read of the conversation state on the read pool.
@@ -152,6 +166,18 @@ impl Node {
     /// Whether every partition has caught up and takes commands.
     pub fn is_ready(&self) -> bool {
         self.0.shared.phase() == Phase::Ready
+    }
+
+    /// Waits until [`Node::is_ready`]. False if the node stops instead.
+    pub async fn ready(&self) -> bool {
+        loop {
+            let entered = self.0.shared.phase_entered.notified();
+            match self.0.shared.phase() {
+                Phase::Starting => entered.await,
+                Phase::Ready => return true,
+                Phase::Stopping => return false,
+            }
+        }
     }
 
     /// The replicas, the directory's first. As of the last tick.

@@ -15,11 +15,26 @@
 //! it listening. A thread that fails or panics takes the node down: [`NodeRunner::failed`] resolves and the process ends; the log
 //! holds whatever was acknowledged.
 
+mod admission;
 mod config;
+mod directory_writer;
 mod error;
+mod flusher;
+mod gates;
 mod handle;
+mod log_writer;
+mod machine;
+mod raft_logger;
+mod read_pool;
+mod replica_thread;
 mod sinks;
+mod start;
+mod state_writer;
 pub mod stats;
+mod supervisor;
+#[cfg(test)]
+mod tests;
+mod tickets;
 
 pub use config::{DEFAULT_PARTITIONS, MAX_PARTITIONS, NodeConfig};
 pub use error::{CallError, FatalError, ProposeError, StartError};

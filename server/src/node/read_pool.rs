@@ -1,15 +1,16 @@
 //! Reads of the state and of the directory, on a few threads of their own so that a slow disk never holds up the edge's runtime.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use rove_core::directory::DirectoryRead;
 use tokio::sync::oneshot;
 
 use super::error::{CallError, StartError};
-use super::supervisor::Supervisor;
 use super::stats::NodeStats;
-use crate::storage::directory::DirectoryReader;
+use super::supervisor::{Stage, Supervisor};
+use crate::storage::directory::DirectoryRows;
 use crate::storage::state::StateDb;
 
 /// Reads that may wait for a thread. A read takes tens of microseconds when cached: this is some tens of milliseconds of work.
@@ -23,12 +24,15 @@ struct ReadContext {
     directory: DirectoryReader,
 }
 
+/// A connection of its own.
+pub(super) type DirectoryReader = DirectoryRows<Box<rusqlite::Connection>>;
+
 /// The pool, as callers see it.
 pub(super) struct ReadPool {
     jobs: Sender<Job>,
 }
 
-/// The pool's threads end when the last sender of jobs is gone.
+/// Starts a thread for each reader of the directory. They serve until the very end of the node.
 pub(super) fn start(
     supervisor: &mut Supervisor,
     state: &Arc<StateDb>,
@@ -38,20 +42,26 @@ pub(super) fn start(
     let (jobs, queue) = bounded::<Job>(QUEUE);
     for directory in directories {
         let context = ReadContext { state: Arc::clone(state), directory };
-        let (queue, stats) = (queue.clone(), Arc::clone(stats));
-        supervisor.spawn("read", move || {
-            run(&queue, &context, &stats);
+        let (queue, end, stats) = (queue.clone(), supervisor.end(), Arc::clone(stats));
+        supervisor.spawn(Stage::Helper, "read", move || {
+            run(&queue, &end, &context, &stats);
             Ok(())
         })?;
     }
     Ok(ReadPool { jobs })
 }
 
-fn run(queue: &Receiver<Job>, context: &ReadContext, stats: &NodeStats) {
-    for job in queue {
+fn run(queue: &Receiver<Job>, end: &Receiver<()>, context: &ReadContext, stats: &NodeStats) {
+    loop {
+        let job = select! {
+            recv(queue) -> job => job,
+            // Nothing is ever sent: it disconnects when the node has stopped.
+            recv(end) -> _ => return,
+        };
+        let Ok(job) = job else { return };
         job(context);
         NodeStats::add(&stats.reads_done, 1);
-        stats.reads_queued.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        stats.reads_queued.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -86,11 +96,11 @@ impl ReadPool {
                 let _ = sender.send(f(context));
             }
         });
-        stats.reads_queued.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        stats.reads_queued.fetch_add(1, Ordering::Relaxed);
         match self.jobs.try_send(job) {
             Ok(()) => receiver.await.map_err(|_| CallError::Unknown),
             Err(refused) => {
-                stats.reads_queued.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+                stats.reads_queued.fetch_sub(1, Ordering::Relaxed);
                 Err(match refused {
                     TrySendError::Full(_) => CallError::ReadsBusy,
                     TrySendError::Disconnected(_) => CallError::NotProposed(super::ProposeError::Stopping),

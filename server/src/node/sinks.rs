@@ -16,9 +16,9 @@ pub trait EffectSink: Send + Sync + 'static {
 
 /// Hears what the directory decided. Called on the directory writer's thread: it must not block.
 pub trait DirectorySink: Send + Sync + 'static {
-    /// The device may do nothing any more: its sessions end now.
+    /// The device was revoked, or its account suspended: its sessions end now.
     fn device_revoked(&self, device: DeviceId);
-    /// The account may do nothing for now: its sessions end.
+    /// The account was suspended: all its sessions end now. (Each of its devices is also named.)
     fn account_suspended(&self, account: AccountId) {
         let _ = account;
     }

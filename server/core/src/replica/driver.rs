@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message, MessageType};
-use raft::{RawNode, StateRole, Storage as _};
+use raft::{RawNode, StateRole};
 use slog::Logger;
 
 use super::config::{GroupMember, ReplicaConfig};

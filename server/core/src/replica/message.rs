@@ -10,7 +10,7 @@ use super::error::MessageError;
 
 /// Largest encoded message: one of entries, with one entry more than its limit (a batch is at most as large as the limit), and
 /// room for the headers. Checked before the bytes are parsed.
-pub const MAX_ENCODED: usize = 3 * 1024 * 1024;
+pub(super) const MAX_ENCODED: usize = 3 * 1024 * 1024;
 
 /// One message from a replica to a peer of its group.
 #[derive(Clone, PartialEq)]

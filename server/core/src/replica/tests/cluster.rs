@@ -102,8 +102,8 @@ impl Cluster {
         };
         for id in 1..=size {
             cluster.members.insert(id, Member { replica: None, disk: Disk::default(), machine: Machine::default() });
-            cluster.restart(id).unwrap();
         }
+        (1..=size).for_each(|id| cluster.restart(id).unwrap());
         cluster
     }
 
@@ -119,7 +119,7 @@ impl Cluster {
             applied: member.machine.applied(),
             ..Recovered::default()
         };
-        member.replica = Some(Replica::recover(config(id, size.max(id)), recovered, &logger())?);
+        member.replica = Some(Replica::recover(config(id, size), recovered, &logger())?);
         Ok(())
     }
 

@@ -80,6 +80,8 @@ fn an_isolated_leader_steps_down_and_what_it_could_not_commit_gives_way() {
     cluster.settle();
     let others: Vec<u64> = ALL.into_iter().filter(|id| *id != old).collect();
     let new = cluster.elect(&others);
+    // It notices within two of its election time-outs.
+    cluster.tick(30);
     assert_ne!(cluster.replica(old).status().role, ReplicaRole::Leader, "check quorum");
     cluster.propose(new, "after").unwrap();
     cluster.settle();

@@ -1,0 +1,94 @@
+//! The directory writer: applies partition 0 and tells who waits. What every partition must know (D9) is answered only once all have
+//! applied it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam_channel::{Receiver, Sender};
+use rove_core::command::Origin;
+use rove_core::directory::{DirectoryEffect, DirectoryError, DirectoryOutcome};
+use rove_core::replica::Committed;
+
+use super::error::FatalError;
+use super::handle::{DIRECTORY, Shared};
+use super::machine::DirectoryState;
+use super::replica_thread::Report;
+use super::sinks::DirectorySink;
+use super::stats::NodeStats;
+
+/// What the directory writer is asked to do, in order.
+pub(super) enum DirectoryWork {
+    /// Apply these.
+    Apply(Vec<Committed>),
+    /// Make what is applied durable, and report it.
+    Checkpoint,
+}
+
+pub(super) struct DirectoryWriter<D> {
+    pub(super) shared: Arc<Shared>,
+    pub(super) directory: D,
+    pub(super) sink: Arc<dyn DirectorySink>,
+    /// Wakes the carrier of gates; a second wake-up before it has looked changes nothing.
+    pub(super) gates: Sender<()>,
+    /// Who waits for which gate.
+    pub(super) gated: BTreeMap<u64, Vec<(Origin, DirectoryOutcome)>>,
+}
+
+impl<D: DirectoryState> DirectoryWriter<D> {
+    /// Runs until the replica thread is gone; makes everything durable then, unless the node was killed.
+    pub(super) fn run(mut self, work: &Receiver<DirectoryWork>, reports: &Sender<Report>) -> Result<(), FatalError> {
+        let failed = |error: DirectoryError| FatalError::Apply { partition: DIRECTORY, message: error.to_string() };
+        let mut effects = Vec::new();
+        for work in work {
+            if self.shared.killed.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            let report = match work {
+                DirectoryWork::Apply(entries) => {
+                    self.directory.apply(&entries, &mut effects).map_err(failed)?;
+                    NodeStats::add(&self.shared.stats.directory_entries_applied, entries.len() as u64);
+                    effects.drain(..).for_each(|effect| self.tell(effect));
+                    Report::DirectoryApplied { index: self.directory.applied() }
+                }
+                DirectoryWork::Checkpoint => {
+                    let index = self.directory.checkpoint().map_err(failed)?;
+                    Report::DirectoryDurable { index }
+                }
+            };
+            let _ = reports.send(report);
+        }
+        if !self.shared.killed.load(Ordering::Acquire) {
+            // A reader in the way only means that the next start replays a little.
+            self.directory.checkpoint().map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, effect: DirectoryEffect) {
+        match effect {
+            DirectoryEffect::Answer { origin, outcome } => match outcome {
+                // Held back only for who waits here: others have their own node.
+                DirectoryOutcome::Gated { number } if origin.node == self.shared.id => {
+                    self.gated.entry(number).or_default().push((origin, outcome));
+                }
+                _ => self.answer(origin, outcome),
+            },
+            DirectoryEffect::DeviceRevoked(device) => self.sink.device_revoked(device),
+            DirectoryEffect::OutboxGrew => {
+                let _ = self.gates.try_send(());
+            }
+            DirectoryEffect::GatesDone(number) => {
+                let later = self.gated.split_off(&(number + 1));
+                for (origin, outcome) in std::mem::replace(&mut self.gated, later).into_values().flatten() {
+                    self.answer(origin, outcome);
+                }
+            }
+        }
+    }
+
+    fn answer(&self, origin: Origin, outcome: DirectoryOutcome) {
+        let answered = self.shared.tickets.answer_directory(origin, outcome);
+        NodeStats::add(&self.shared.stats.answers, u64::from(answered));
+    }
+}

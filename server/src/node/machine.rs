@@ -1,0 +1,108 @@
+//! What the node needs of the state machines and of their stores, so that its threads can be tested with others.
+
+use rove_core::command::Effect;
+use rove_core::conversation::PartitionMachine;
+use rove_core::directory::{DirectoryEffect, DirectoryError, DirectoryMachine, DirectoryRead, OutboxRow};
+use rove_core::replica::Committed;
+use rove_core::store::{StateStore, StoreError, WriteBatch};
+use rove_protocol::ids::PartitionId;
+
+use crate::storage::directory::DirectoryDb;
+use crate::storage::state::StateDb;
+
+/// The conversation state of all partitions: one store, flushed as a whole.
+pub(super) trait ConversationState: StateStore + Send + Sync + 'static {
+    /// Makes everything written before durable.
+    fn flush(&self) -> Result<(), StoreError>;
+    /// Last index of `partition` that is durable.
+    fn durable_applied(&self, partition: PartitionId) -> Result<u64, StoreError>;
+}
+
+impl ConversationState for StateDb {
+    fn flush(&self) -> Result<(), StoreError> {
+        Self::flush(self)
+    }
+
+    fn durable_applied(&self, partition: PartitionId) -> Result<u64, StoreError> {
+        Self::durable_applied(self, partition)
+    }
+}
+
+/// The directory: machine and store together.
+pub(super) trait DirectoryState: Send + 'static {
+    /// Last index applied.
+    fn applied(&self) -> u64;
+    /// Applies entries in one transaction: all of them are there with their index, or none.
+    fn apply(&mut self, entries: &[Committed], effects: &mut Vec<DirectoryEffect>) -> Result<(), DirectoryError>;
+    /// Makes what is applied durable. Says up to which index; nothing if a reader was in the way.
+    fn checkpoint(&mut self) -> Result<Option<u64>, DirectoryError>;
+}
+
+/// The directory in SQLite.
+pub(super) struct SqlDirectory {
+    db: DirectoryDb,
+    machine: DirectoryMachine,
+}
+
+impl SqlDirectory {
+    /// Continues where the database stands.
+    pub(super) fn load(db: DirectoryDb) -> Result<Self, DirectoryError> {
+        let machine = DirectoryMachine::load(&db.committed())?;
+        Ok(Self { db, machine })
+    }
+}
+
+impl DirectoryState for SqlDirectory {
+    fn applied(&self) -> u64 {
+        self.machine.applied()
+    }
+
+    fn apply(&mut self, entries: &[Committed], effects: &mut Vec<DirectoryEffect>) -> Result<(), DirectoryError> {
+        let mut rows = self.db.begin()?;
+        for entry in entries {
+            self.machine.apply(&mut rows, entry.index, &entry.data, effects)?;
+        }
+        rows.commit()
+    }
+
+    fn checkpoint(&mut self) -> Result<Option<u64>, DirectoryError> {
+        self.db.checkpoint()
+    }
+}
+
+/// Reads the directory's outbox.
+pub(super) trait Outbox: Send + 'static {
+    /// The oldest rows, at most `limit`.
+    fn pending(&self, limit: usize) -> Result<Vec<OutboxRow>, DirectoryError>;
+}
+
+impl<T: DirectoryRead + Send + 'static> Outbox for T {
+    fn pending(&self, limit: usize) -> Result<Vec<OutboxRow>, DirectoryError> {
+        self.outbox(limit)
+    }
+}
+
+/// One partition's machine, and what it said since it was last written out.
+pub(super) struct Lane {
+    pub(super) partition: PartitionId,
+    pub(super) machine: PartitionMachine,
+    pub(super) effects: Vec<Effect>,
+}
+
+impl Lane {
+    /// Loads the machine of `partition`.
+    pub(super) fn load(state: &impl ConversationState, partition: PartitionId) -> Result<Self, String> {
+        let machine = PartitionMachine::load(state, partition).map_err(|error| error.to_string())?;
+        Ok(Self { partition, machine, effects: Vec::new() })
+    }
+
+    /// Applies one entry.
+    pub(super) fn apply(&mut self, state: &impl ConversationState, entry: &Committed) -> Result<(), String> {
+        self.machine.apply(state, entry.index, &entry.data, &mut self.effects).map_err(|error| error.to_string())
+    }
+
+    /// Appends what changed to `batch`.
+    pub(super) fn take(&mut self, batch: &mut WriteBatch) {
+        batch.ops.append(&mut self.machine.take_batch().ops);
+    }
+}

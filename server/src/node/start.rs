@@ -1,0 +1,194 @@
+//! From a data directory to a running node.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8};
+use std::time::Instant;
+
+use crossbeam_channel::bounded;
+use parking_lot::Mutex;
+use rove_core::replica::{Replica, ReplicaConfig};
+use rove_protocol::ids::PartitionId;
+use tokio::sync::Notify;
+
+use super::admission::Admission;
+use super::config::{MAX_PARTITIONS, NodeConfig};
+use super::directory_writer::DirectoryWriter;
+use super::error::StartError;
+use super::handle::{DIRECTORY, Inner, Node, NodeRunner, Phase, Shared};
+use super::machine::{DirectoryState as _, Lane as MachineLane, SqlDirectory};
+use super::replica_thread::{CREDITS, Lane, Progress, REPORTS, ReplicaThread, Timing, Writers};
+use super::sinks::Sinks;
+use super::state_writer::StateWriter;
+use super::stats::NodeStats;
+use super::supervisor::{Stage, Supervisor};
+use super::tickets::TicketTable;
+use super::{flusher, gates, log_writer, raft_logger, read_pool};
+use crate::storage::directory::DirectoryDb;
+use crate::storage::raft_log::{Identity, RaftLog};
+use crate::storage::state::{StateDb, StateOptions};
+
+/// See [`Node::start`].
+pub(super) fn start(config: NodeConfig, sinks: Sinks) -> Result<(Node, NodeRunner), StartError> {
+    check(&config)?;
+    let lock = lock(&config.data_dir)?;
+    let log = RaftLog::open(&config.data_dir.join("raft"))?;
+    let identity = identify(&log, &config)?;
+    let state = StateDb::open(&config.data_dir.join("state"), &StateOptions::default())
+        .map_err(|error| StartError::State(error.to_string()))?;
+    let directory_error = |error: rove_core::directory::DirectoryError| StartError::Directory(error.to_string());
+    let directory = DirectoryDb::open(&config.data_dir.join("directory")).map_err(directory_error)?;
+    // One for each thread of the pool, one for the gates.
+    let mut readers = (0..=config.read_threads)
+        .map(|_| directory.reader())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(directory_error)?;
+    let directory = SqlDirectory::load(directory).map_err(directory_error)?;
+    let machines = (1..=config.partitions)
+        .map(|number| MachineLane::load(&state, PartitionId(number)))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(StartError::State)?;
+
+    // What is in RocksDB before anything is written was read from its files. SQLite's may be in its log only, and not synced.
+    let mut lanes = vec![lane(&log, &config, DIRECTORY, directory.applied(), 0)?];
+    for machine in &machines {
+        let applied = machine.machine.applied();
+        lanes.push(lane(&log, &config, machine.partition, applied, applied)?);
+    }
+
+    let stats = Arc::new(NodeStats::default());
+    let shared = Arc::new(Shared {
+        id: config.node_id,
+        partitions: config.partitions,
+        queue_commands: config.queue_commands,
+        queue_bytes: config.queue_bytes,
+        doors: (0..=config.partitions).map(|_| Admission::default()).collect(),
+        tickets: TicketTable::new(config.node_id, identity.incarnation),
+        stats: Arc::clone(&stats),
+        phase: AtomicU8::new(Phase::Starting as u8),
+        phase_entered: Notify::new(),
+        killed: AtomicBool::new(false),
+        status: Mutex::new(Vec::new()),
+    });
+    let (log, state) = (Arc::new(log), Arc::new(state));
+    let mut supervisor = Supervisor::new(Arc::clone(&shared));
+    let gates_reader = readers.pop().ok_or_else(|| StartError::Config("read_threads".to_owned()))?;
+    let reads = read_pool::start(&mut supervisor, &state, readers, &stats)?;
+
+    // Room for everything that admission lets through.
+    let (proposals, proposed) = bounded((usize::from(config.partitions) + 1) * config.queue_commands);
+    let (reports, reported) = bounded(REPORTS);
+    let (log_rounds, to_log) = bounded(CREDITS);
+    let (state_rounds, to_state) = bounded(CREDITS);
+    let (directory_work, to_directory) = bounded(CREDITS);
+    let (flushes, to_flush) = bounded(1);
+    let (wake_gates, gates_woken) = bounded(1);
+
+    let node = Node(Arc::new(Inner { shared: Arc::clone(&shared), proposals, reads, state: Arc::clone(&state), lock }));
+    let mut runner = NodeRunner { node: node.clone(), supervisor };
+    let supervisor = &mut runner.supervisor;
+
+    let (of, log_of, out) = (Arc::clone(&shared), Arc::clone(&log), reports.clone());
+    supervisor.spawn(Stage::Pipeline, "log-writer", move || log_writer::run(&of, &log_of, &to_log, &out))?;
+
+    let writer = StateWriter { shared: Arc::clone(&shared), state: Arc::clone(&state), lanes: machines, sink: sinks.effects };
+    let out = reports.clone();
+    supervisor.spawn(Stage::Pipeline, "state-writer", move || writer.run(&to_state, &out))?;
+
+    let writer = DirectoryWriter {
+        shared: Arc::clone(&shared),
+        directory,
+        sink: sinks.directory,
+        gates: wake_gates,
+        gated: BTreeMap::new(),
+    };
+    let out = reports.clone();
+    supervisor.spawn(Stage::Pipeline, "directory-writer", move || writer.run(&to_directory, &out))?;
+
+    let (of, state_of, log_of) = (Arc::clone(&shared), Arc::clone(&state), Arc::clone(&log));
+    supervisor.spawn(Stage::Pipeline, "flusher", move || flusher::run(&of, &state_of, &log_of, &to_flush, &reports))?;
+
+    let carrier = node.clone();
+    supervisor.spawn(Stage::Helper, "gates", move || gates::run(&carrier, &gates_reader, &gates_woken))?;
+
+    let replicas = ReplicaThread {
+        shared,
+        lanes,
+        proposals: proposed,
+        reports: reported,
+        writers: Writers { log: log_rounds, state: state_rounds, directory: directory_work, flusher: flushes },
+        timing: Timing {
+            tick: config.tick,
+            flush_every: config.flush_every,
+            flush_log_bytes: config.flush_log_bytes,
+            drain: config.drain,
+        },
+        progress: Progress::new(Instant::now()),
+    };
+    supervisor.spawn(Stage::Pipeline, "replicas", move || replicas.run())?;
+    Ok((node, runner))
+}
+
+fn check(config: &NodeConfig) -> Result<(), StartError> {
+    let wrong = |what: &str| Err(StartError::Config(what.to_owned()));
+    if config.node_id.0 == 0 {
+        return wrong("node_id must not be 0");
+    }
+    if config.partitions == 0 || config.partitions > MAX_PARTITIONS {
+        return wrong("partitions must be between 1 and 256");
+    }
+    if config.read_threads == 0 || config.queue_commands == 0 || config.queue_bytes == 0 {
+        return wrong("read_threads, queue_commands and queue_bytes must not be 0");
+    }
+    if config.tick.is_zero() {
+        return wrong("tick must not be 0");
+    }
+    Ok(())
+}
+
+/// Takes the data directory for this process, until the file is closed.
+fn lock(dir: &Path) -> Result<File, StartError> {
+    let error = |source| StartError::DataDir { path: dir.to_owned(), source };
+    fs::create_dir_all(dir).map_err(error)?;
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("lock")).map_err(error)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::InUse { path: dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(error(source)),
+    }
+}
+
+/// Makes sure that the directory is this node's, and counts this boot.
+fn identify(log: &RaftLog, config: &NodeConfig) -> Result<Identity, StartError> {
+    let found = log.identity()?.unwrap_or(Identity { node: config.node_id, partitions: config.partitions, incarnation: 0 });
+    if found.node != config.node_id {
+        return Err(StartError::OtherNode { path: config.data_dir.clone(), found: found.node, expected: config.node_id });
+    }
+    if found.partitions != config.partitions {
+        return Err(StartError::OtherPartitions { found: found.partitions, expected: config.partitions });
+    }
+    let identity = Identity { incarnation: found.incarnation + 1, ..found };
+    log.set_identity(identity)?;
+    Ok(identity)
+}
+
+/// The replica of `partition`, from what is on disk.
+fn lane(
+    log: &RaftLog,
+    config: &NodeConfig,
+    partition: PartitionId,
+    applied: u64,
+    durable: u64,
+) -> Result<Lane, StartError> {
+    let recovered = log.load(partition, applied)?;
+    // A group of one, until clusters are formed. The replica's number is the node's until it is rebuilt for the first time.
+    let id = config.node_id.0;
+    let replica_config = ReplicaConfig::new(partition, id, vec![id]);
+    let mut replica = Replica::recover(replica_config, recovered, &raft_logger::logger(partition))
+        .map_err(|reason| StartError::Quarantined { partition, reason })?;
+    replica.campaign_if_alone();
+    Ok(Lane::new(replica, durable))
+}
