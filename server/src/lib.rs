@@ -3,6 +3,7 @@
 //! - [`edge`] speaks `rove/1` with clients, [`http`] serves the stateless API;
 //! - [`node`] runs the replicas: it turns commands into log entries, log entries into state, state into answers and events;
 //! - [`storage`] keeps the raft log, the conversation state and the directory on disk;
+//! - [`tls`] has the certificate and the configurations made from it;
 //! - [`cli`] wires everything and drains it.
 
 pub mod cli;
@@ -10,3 +11,4 @@ pub mod edge;
 pub mod http;
 pub mod node;
 pub mod storage;
+pub mod tls;

@@ -25,7 +25,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Prepared statements kept by a connection: more than there are.
 const STATEMENTS: usize = 64;
 /// The WAL file is cut back to this after a checkpoint, so that one burst does not keep its disk space.
-const WAL_BYTES: u64 = 16 * 1024 * 1024;
+const WAL_BYTES: u32 = 16 * 1024 * 1024;
 
 /// The directory's database: its one writer.
 #[derive(Debug)]

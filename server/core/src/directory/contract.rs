@@ -162,7 +162,7 @@ fn rows_read_back_and_replace_their_key<S: DirectoryStore>(store: &mut S) {
         assert_eq!(tx.account(AccountId(1)).unwrap().as_ref(), Some(&first));
         assert_eq!(tx.meta().unwrap(), meta);
     });
-    first.handle_key = "alicia".to_owned();
+    "alicia".clone_into(&mut first.handle_key);
     first.state = AccountState::Suspended;
     phone.revoked_ms = Some(8);
     used.used_ms = Some(7);

@@ -34,8 +34,8 @@ impl Digest {
 impl fmt::Debug for Digest {
     /// Four bytes: enough to tell two apart in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, ..] = self.0;
-        write!(f, "Digest({a:02x}{b:02x}{c:02x}{d:02x}…)")
+        let [first, second, third, fourth, ..] = self.0;
+        write!(f, "Digest({first:02x}{second:02x}{third:02x}{fourth:02x}…)")
     }
 }
 

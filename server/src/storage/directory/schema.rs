@@ -75,12 +75,12 @@ const STEPS: &[&str] = &[
 /// Takes the steps the file has not seen, all or none.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), DirectoryError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(store)?;
-    let found: u64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(store)?;
-    let known = STEPS.len() as u64;
+    let found: u32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(store)?;
+    let known = STEPS.len() as u32;
     if found > known {
-        return Err(DirectoryError::SchemaTooNew { found, known });
+        return Err(DirectoryError::SchemaTooNew { found: found.into(), known: known.into() });
     }
-    for step in &STEPS[usize::try_from(found).unwrap_or(0)..] {
+    for step in &STEPS[found as usize..] {
         transaction.execute_batch(step).map_err(store)?;
     }
     if found != known {

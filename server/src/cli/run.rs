@@ -1,0 +1,324 @@
+//! A node from its configuration to its end: wires everything, and drains it.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rove_core::fanout::PullThreshold;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::config::Config;
+use super::init::{authority, reachable};
+use crate::edge::{Edge, EdgeConfig, Hub, HubConfig};
+use crate::http::{self, Api, ApiConfig};
+use crate::node::{FatalError, Node, NodeConfig, NodeRunner, Sinks, StartError};
+use crate::tls::{Identity, TlsError};
+
+/// Bytes the system may hold of datagrams that were not read yet: 20 ms of a gigabit. It may give less.
+const UDP_BUFFER: usize = 2 * 1024 * 1024;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1_024;
+/// How often a starting node is asked whether it is ready.
+const ASK: Duration = Duration::from_millis(5);
+/// After this long the address is announced although the node is still replaying: `/readyz` tells when it is done.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The exit code after a second signal: what a shell gives a process that an interrupt ended.
+const INTERRUPTED: i32 = 130;
+
+/// Why a node did not run, or ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RunError {
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("{key} = {address}: {source}; is another server running there? choose another address")]
+    Listen { key: &'static str, address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("the node cannot go on: {0}")]
+    Fatal(#[from] FatalError),
+    #[error("the HTTP API cannot start: the system gives no randomness")]
+    Randomness,
+    #[error("QUIC: {0}")]
+    Quic(String),
+    #[error("{what}: {source}")]
+    System { what: &'static str, source: io::Error },
+    #[error("--ready-file {path}: {source}")]
+    ReadyFile { path: PathBuf, source: io::Error },
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
+    move |source| RunError::System { what, source }
+}
+
+/// What is said once the node serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Announce {
+    /// The line that programs read.
+    Line,
+    /// And the address for clients, for whoever sits there.
+    LineAndAddress,
+}
+
+/// Runs a node until it is told to stop.
+pub(super) fn run(config: &Config, ready_file: Option<&Path>, announce: Announce) -> Result<(), RunError> {
+    let identity = Identity::load(&config.tls_cert, &config.tls_key)?;
+    let quic = rove_quic::server_config(identity.quic()?).map_err(|error| RunError::Quic(error.to_string()))?;
+    let tcp_tls = Arc::new(identity.tcp()?);
+    let (udp, tcp) = bind(config.listen_quic, config.listen_https)?;
+    let runtime = Runtime::new().map_err(system("the runtime cannot start"))?;
+    let (hub, node, runner) = start_node(config)?;
+    let result = runtime.block_on(async {
+        let parts = Parts { hub, node, quic, udp, tcp, tcp_tls, pin: identity.pin() };
+        let running = Running::start(config, parts)?;
+        running.until_stopped(runner, ready_file, announce).await
+    });
+    // Nothing is left to wait for: hashes under way have nobody to tell.
+    runtime.shutdown_background();
+    result
+}
+
+fn start_node(config: &Config) -> Result<(Arc<Hub>, Node, NodeRunner), RunError> {
+    let hub = Hub::new(&HubConfig {
+        partitions: config.partitions,
+        heartbeat: Duration::from_secs(config.heartbeat_s),
+        pull: PullThreshold::default(),
+    });
+    let node_config = NodeConfig { partitions: config.partitions, ..NodeConfig::new(&config.data_dir, config.node()) };
+    let sinks = Sinks { effects: hub.clone(), directory: hub.clone() };
+    let (node, runner) = Node::start(node_config, sinks)?;
+    Ok((hub, node, runner))
+}
+
+/// What a running server is made of.
+struct Parts {
+    hub: Arc<Hub>,
+    node: Node,
+    quic: quinn::ServerConfig,
+    udp: UdpSocket,
+    tcp: TcpListener,
+    tcp_tls: Arc<rustls::ServerConfig>,
+    pin: String,
+}
+
+/// A server that serves.
+struct Running {
+    node: Node,
+    edge: Edge,
+    http: JoinHandle<()>,
+    listening: Listening,
+    /// Not ready any more.
+    draining: CancellationToken,
+    /// No more connections, and an end to those there are.
+    shutdown: CancellationToken,
+}
+
+/// Where it serves.
+struct Listening {
+    quic: SocketAddr,
+    https: SocketAddr,
+    advertised: String,
+    pin: String,
+}
+
+impl Running {
+    fn start(config: &Config, parts: Parts) -> Result<Self, RunError> {
+        let Parts { hub, node, quic, udp, tcp, tcp_tls, pin } = parts;
+        let (draining, shutdown) = (CancellationToken::new(), CancellationToken::new());
+        let quic_address = udp.local_addr().map_err(system("the UDP socket has no address"))?;
+        let https_address = tcp.local_addr().map_err(system("the TCP socket has no address"))?;
+        let advertised = if config.advertise.is_empty() {
+            authority(&reachable(quic_address), quic_address.port())
+        } else {
+            config.advertise.clone()
+        };
+        let api_config = ApiConfig {
+            address: advertised.clone(),
+            region: config.region.clone(),
+            pins: std::iter::once(pin.clone()).chain(config.next_pins.iter().cloned()).collect(),
+            full_sessions: config.max_connections,
+            rate_limits: config.accounts.rate_limits,
+            hashes: config.accounts.hashes(),
+            lifetimes: config.accounts.lifetimes(),
+        };
+        let api = Api::new(node.clone(), hub.stats().clone(), api_config, draining.clone())
+            .map_err(|_| RunError::Randomness)?;
+        let router = http::router(api);
+        let edge_config = EdgeConfig {
+            max_connections: config.max_connections,
+            max_per_address: config.max_connections_per_address,
+            drain: Duration::from_secs(config.drain_s),
+            ..EdgeConfig::default()
+        };
+        let edge = Edge::start(edge_config, hub, node.clone(), quic, udp, router.clone(), shutdown.clone())
+            .map_err(system("the UDP socket cannot be used"))?;
+        let tcp = tokio::net::TcpListener::from_std(tcp).map_err(system("the TCP socket cannot be used"))?;
+        let http = tokio::spawn(http::serve_tcp(tcp, tcp_tls, router, shutdown.clone()));
+        let listening = Listening { quic: quic_address, https: https_address, advertised, pin };
+        Ok(Self { node, edge, http, listening, draining, shutdown })
+    }
+
+    /// Serves until a signal, then drains; or until the node cannot go on.
+    async fn until_stopped(
+        self,
+        mut runner: NodeRunner,
+        ready_file: Option<&Path>,
+        announce: Announce,
+    ) -> Result<(), RunError> {
+        let mut signals = Signals::new().map_err(system("signals cannot be heard"))?;
+        tokio::select! {
+            fatal = runner.failed() => return Err(fatal.into()),
+            () = signals.next() => return self.drain(runner, signals).await,
+            () = self.ready() => {}
+        }
+        self.listening.announce(ready_file, announce)?;
+        tokio::select! {
+            fatal = runner.failed() => Err(fatal.into()),
+            () = signals.next() => self.drain(runner, signals).await,
+        }
+    }
+
+    async fn ready(&self) {
+        let caught_up = async {
+            while !self.node.is_ready() {
+                tokio::time::sleep(ASK).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, caught_up).await.is_err() {
+            tracing::warn!("the node is still catching up; /readyz tells when it is done");
+        }
+    }
+
+    /// Not ready, sessions go elsewhere, requests are answered, the node finishes and flushes.
+    async fn drain(self, runner: NodeRunner, mut signals: Signals) -> Result<(), RunError> {
+        tracing::info!("draining; a second signal ends at once");
+        let drained = async {
+            self.draining.cancel();
+            self.shutdown.cancel();
+            let (http, ()) = tokio::join!(self.http, self.edge.drained());
+            if let Err(error) = http {
+                tracing::error!(%error, "the TCP server ended badly");
+            }
+            runner.stop().await
+        };
+        tokio::select! {
+            stopped = drained => stopped?,
+            () = signals.next() => {
+                tracing::warn!("ending at once");
+                // Whatever was acknowledged is in the log: the next start replays it.
+                std::process::exit(INTERRUPTED);
+            }
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+impl Listening {
+    fn announce(&self, ready_file: Option<&Path>, announce: Announce) -> Result<(), RunError> {
+        let Self { quic, https, advertised, pin } = self;
+        let line = format!("listening quic={quic} https={https} pin={pin}");
+        if let Some(path) = ready_file {
+            // Under another name first: whoever waits for the file must find it whole.
+            let new = path.with_extension("new");
+            std::fs::write(&new, format!("{line}\n"))
+                .and_then(|()| std::fs::rename(&new, path))
+                .map_err(|source| RunError::ReadyFile { path: path.to_owned(), source })?;
+        }
+        super::print(&line);
+        tracing::info!(%quic, %https, "serving");
+        if announce == Announce::LineAndAddress {
+            super::say(&format!("\n  clients:  rove://{advertised}?pin={pin}"));
+            super::say(&format!("  API:      https://{https}/openapi.json (curl --insecure)\n  stop:     Ctrl-C\n"));
+        }
+        Ok(())
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Opens both sockets: the same port number for both where the system chooses and can.
+fn bind(quic: SocketAddr, https: SocketAddr) -> Result<(UdpSocket, TcpListener), RunError> {
+    let udp = bind_udp(quic).map_err(|source| RunError::Listen { key: "listen_quic", address: quic, source })?;
+    let chosen = udp.local_addr().map_err(system("the UDP socket has no address"))?.port();
+    if quic.port() == 0
+        && https.port() == 0
+        && let Ok(tcp) = bind_tcp(SocketAddr::new(https.ip(), chosen))
+    {
+        return Ok((udp, tcp));
+    }
+    let tcp = bind_tcp(https).map_err(|source| RunError::Listen { key: "listen_https", address: https, source })?;
+    Ok((udp, tcp))
+}
+
+fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        // The unspecified address of IPv6 means both.
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = socket(address, Type::DGRAM, Protocol::UDP)?;
+    // Less is slower under bursts, not wrong.
+    let _ = socket.set_recv_buffer_size(UDP_BUFFER);
+    let _ = socket.set_send_buffer_size(UDP_BUFFER);
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(address, Type::STREAM, Protocol::TCP)?;
+    // A restart finds its own closed connections on the port.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ports_have_one_number_when_the_system_chooses() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let (udp, tcp) = bind(any, any).unwrap();
+        assert_ne!(udp.local_addr().unwrap().port(), 0);
+        assert_ne!(tcp.local_addr().unwrap().port(), 0);
+    }
+
+    #[test]
+    fn a_port_in_use_names_the_key() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let (udp, _tcp) = bind(any, any).unwrap();
+        let taken = udp.local_addr().unwrap();
+        let message = bind(taken, any).unwrap_err().to_string();
+        assert!(message.starts_with("listen_quic = 127.0.0.1:"), "{message}");
+    }
+}

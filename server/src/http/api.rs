@@ -1,0 +1,125 @@
+//! What every handler holds.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use http::request::Parts;
+use rove_protocol::ids::PartitionId;
+use rove_protocol::registry::ErrorCode;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::error::ApiError;
+use super::metrics::Metrics;
+use super::password::{HashLimits, Passwords};
+use super::rate_limit::{RateLimits, TooOften};
+use super::secrets::Lifetimes;
+use crate::edge::EdgeStats;
+use crate::node::{Node, Role};
+
+/// Requests under way, over all connections. Each may hold a body of [`super::BODY`] and a hash in the queue.
+const REQUESTS: usize = 1_024;
+
+/// How the API behaves.
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    /// `host:port` at which clients reach this node.
+    pub address: String,
+    /// The operator's name for where the node stands; may be empty.
+    pub region: String,
+    /// What clients may pin: the current key, and the next one if there is one.
+    pub pins: Vec<String>,
+    /// Sessions at which the node calls itself full.
+    pub full_sessions: usize,
+    /// Whether [limits on attempts](super::rate_limit) hold.
+    pub rate_limits: bool,
+    /// How much password hashing there may be at once.
+    pub hashes: HashLimits,
+    /// How long tokens live.
+    pub lifetimes: Lifetimes,
+}
+
+/// What every handler holds. Cheap to clone.
+#[derive(Clone)]
+pub struct Api(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) node: Node,
+    pub(super) config: ApiConfig,
+    pub(super) passwords: Passwords,
+    pub(super) limits: RateLimits,
+    pub(super) metrics: Metrics,
+    pub(super) sessions: Arc<EdgeStats>,
+    pub(super) draining: CancellationToken,
+    pub(super) requests: Arc<Semaphore>,
+}
+
+impl Api {
+    /// The API of `node`, whose edge counts in `sessions`. Once `draining` is cancelled the node is not ready.
+    ///
+    /// # Errors
+    /// The system gives no randomness.
+    pub fn new(
+        node: Node,
+        sessions: Arc<EdgeStats>,
+        config: ApiConfig,
+        draining: CancellationToken,
+    ) -> Result<Self, ApiError> {
+        Ok(Self(Arc::new(Inner {
+            passwords: Passwords::new(config.hashes)?,
+            limits: RateLimits::new(config.rate_limits),
+            metrics: Metrics::new(node.clone(), sessions.clone()),
+            requests: Arc::new(Semaphore::new(REQUESTS)),
+            node,
+            config,
+            sessions,
+            draining,
+        })))
+    }
+
+    pub(super) fn node(&self) -> &Node {
+        &self.0.node
+    }
+
+    /// What a refusal because something is not there becomes: this replica may only say so if it leads the directory
+    /// (D11), as another one may know of something newer.
+    pub(super) fn deny(&self, error: ApiError) -> ApiError {
+        let leads = self
+            .node()
+            .partition_stats()
+            .iter()
+            .any(|replica| replica.partition == PartitionId(0) && replica.role == Role::Leader);
+        if leads {
+            error
+        } else {
+            ApiError::new(ErrorCode::Unavailable, "this node is catching up; try again or elsewhere")
+        }
+    }
+}
+
+impl From<TooOften> for ApiError {
+    fn from(TooOften(wait_ms): TooOften) -> Self {
+        Self::rate_limited(wait_ms)
+    }
+}
+
+/// Now, in milliseconds of the Unix epoch.
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Where a request comes from: whoever serves the connection says so with [`ConnectInfo`].
+pub(super) struct Peer(pub(super) IpAddr);
+
+impl<S: Sync> FromRequestParts<S> for Peer {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        // Without a connection there is no address: all of them share one.
+        Ok(Self(peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip())))
+    }
+}
