@@ -71,7 +71,7 @@ impl Extensions {
             if extensions.len() == limits::EXTENSIONS {
                 return Err(DecodeError::TooManyExtensions);
             }
-            let id = reader.varint(u64::from(u32::MAX))? as u32;
+            let id = u32::take(&mut reader)?;
             if extensions.last().is_some_and(|last| last.id >= id) {
                 return Err(DecodeError::ExtensionOrder);
             }

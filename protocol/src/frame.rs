@@ -127,8 +127,8 @@ mod tests {
             cut in 1usize..50,
         ) {
             let mut bytes = Vec::new();
-            for (index, body) in bodies.iter().enumerate() {
-                put_frame(FrameType(index as u32 * 50), body, &mut bytes);
+            for (index, body) in (0u32..).zip(&bodies) {
+                put_frame(FrameType(index * 50), body, &mut bytes);
             }
             let mut decoder = FrameDecoder::new(300);
             let mut seen = Vec::new();
@@ -139,8 +139,8 @@ mod tests {
                 }
             }
             prop_assert_eq!(seen.len(), bodies.len());
-            for (index, (frame, body)) in seen.iter().zip(&bodies).enumerate() {
-                prop_assert_eq!(frame.frame_type, FrameType(index as u32 * 50));
+            for (index, (frame, body)) in (0u32..).zip(seen.iter().zip(&bodies)) {
+                prop_assert_eq!(frame.frame_type, FrameType(index * 50));
                 prop_assert_eq!(&frame.body[..], &body[..]);
             }
             prop_assert!(!decoder.is_mid_frame());

@@ -176,7 +176,7 @@ impl MessageId {
     /// The shard the event lives in.
     #[must_use]
     pub const fn shard(self) -> ShardId {
-        ShardId((self.0 as u16) & (SHARDS - 1))
+        ShardId((self.0 & 0xfff) as u16)
     }
 }
 

@@ -116,10 +116,10 @@ pub fn varint_prefix(bytes: &[u8]) -> Result<Option<(u64, usize)>, DecodeError> 
 /// Appends `value` as a LEB128 varint.
 pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
-        out.push((value as u8 & 0x7f) | 0x80);
+        out.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.push((value & 0x7f) as u8);
 }
 
 /// How many bytes [`put_varint`] takes for `value`.

@@ -59,7 +59,7 @@ fn takes_extensions<T: Body + Make + PartialEq + Debug>(
     let value = T::make(&mut Entropy::new(entropy));
     let mut body = value.encode_body();
     put_extension(&mut body, id, bytes);
-    let expected = if id % 2 == 0 { Ok(value) } else { Err(DecodeError::CriticalExtension(id)) };
+    let expected = if id.is_multiple_of(2) { Ok(value) } else { Err(DecodeError::CriticalExtension(id)) };
     prop_assert_eq!(T::decode_body(body.into()), expected);
     Ok(())
 }
@@ -185,12 +185,15 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![prop::collection::vec(byte, 0..120), prop::collection::vec(any::<u8>(), 0..400)]
 }
 
+/// Makes a frame's type and body out of entropy.
+type MakeFrame = fn(&[u8]) -> (FrameType, Vec<u8>);
+
 /// A message's bytes, a few of them changed.
 fn damaged() -> impl Strategy<Value = (FrameType, Vec<u8>)> {
     fn of<T: Message + Make>(entropy: &[u8]) -> (FrameType, Vec<u8>) {
         (T::TYPE, T::make(&mut Entropy::new(entropy)).encode_body())
     }
-    let kinds: &[fn(&[u8]) -> (FrameType, Vec<u8>)] = &[
+    let kinds: &[MakeFrame] = &[
         of::<Hello>,
         of::<Welcome>,
         of::<Request>,

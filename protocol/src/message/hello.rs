@@ -44,6 +44,7 @@ wire_struct! {
 }
 
 impl Default for Limits {
+    #[allow(clippy::cast_possible_truncation, reason = "the limits are far below their fields' largest values")]
     fn default() -> Self {
         Self {
             frame: limits::FRAME as u32,

@@ -10,6 +10,7 @@ use rove_protocol::wire::put_varint;
 use crate::common::messages::*;
 
 /// A name, why it is what it is, the stream and direction it is received on, and the bytes.
+#[derive(Clone)]
 pub struct Wrong {
     pub name: String,
     pub why: &'static str,
@@ -109,19 +110,20 @@ pub fn framing() -> Vec<Wrong> {
     ]
 }
 
+/// A list with this count, whatever is in it.
+fn list(count: u64, items: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    put_varint(&mut body, count);
+    body.extend_from_slice(items);
+    frame(FrameType::InboxOpen, &body)
+}
+
 /// Values and extensions.
 pub fn values() -> Vec<Wrong> {
-    let mut too_many = suspend().encode_body();
-    for id in 0..=limits::EXTENSIONS {
-        put_varint(&mut too_many, id as u64 * 2);
-        too_many.push(0);
-    }
-    let list = |count: u64, items: &[u8]| {
-        let mut body = Vec::new();
-        put_varint(&mut body, count);
-        body.extend_from_slice(items);
-        frame(FrameType::InboxOpen, &body)
-    };
+    [plain_values(), lists(), extensions()].concat()
+}
+
+fn plain_values() -> Vec<Wrong> {
     vec![
         wrong("a field padded to two bytes", "2 is one byte, 02.", CONTROL, frame(FrameType::Suspend, &[0x82, 0x00])),
         wrong(
@@ -165,6 +167,11 @@ pub fn values() -> Vec<Wrong> {
                 body.extend([0xff, 0xff, 0xff, 0xff, 0x0f]);
             }),
         ),
+    ]
+}
+
+fn lists() -> Vec<Wrong> {
+    vec![
         wrong(
             "a list of more items than the frame has",
             "The count is only the sender's word.",
@@ -195,6 +202,16 @@ pub fn values() -> Vec<Wrong> {
             ("inbox", "up"),
             list(1, &[4, 1, 5, 3, 0]),
         ),
+    ]
+}
+
+fn extensions() -> Vec<Wrong> {
+    let mut too_many = suspend().encode_body();
+    for id in 0..=limits::EXTENSIONS {
+        put_varint(&mut too_many, id as u64 * 2);
+        too_many.push(0);
+    }
+    vec![
         wrong("extensions that descend", "4 before 2.", CONTROL, changed(&suspend(), |body| body.extend([4, 0, 2, 0]))),
         wrong("an extension twice", "Ids are unique.", CONTROL, changed(&suspend(), |body| body.extend([2, 0, 2, 0]))),
         wrong("seventeen extensions", "At most sixteen.", CONTROL, frame(FrameType::Suspend, &too_many)),
