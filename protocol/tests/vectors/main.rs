@@ -1,12 +1,13 @@
 //! The byte vectors of `spec/vectors`: each is decoded and encoded again, and all of them are those that the code makes.
 //!
-//! `ROVE_WRITE_VECTORS=1 cargo test -p rove-protocol --test vectors the_files` writes them anew; look at the difference before
-//! you commit it, since what changes there changes what is on the wire.
+//! `ROVE_WRITE_VECTORS=1 cargo test -p rove-protocol --test vectors the_files` writes them anew; look at the difference
+//! before you commit it, since what changes there changes what is on the wire.
 #![allow(
     unreachable_pub,
+    clippy::disallowed_methods,
     clippy::wildcard_imports,
     clippy::unwrap_used,
-    reason = "every message is meant; a test may panic"
+    reason = "every message is meant; a test may panic and reads files"
 )]
 
 mod carrier;
