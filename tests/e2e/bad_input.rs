@@ -63,7 +63,11 @@ async fn frames_that_are_not_right_close_the_connection_with_their_code() {
             ("an unknown odd frame", odd, ErrorCode::UnknownFrame),
             ("an unknown critical extension", extended, ErrorCode::CriticalExtension),
             ("a request before Hello", request, ErrorCode::FrameUnexpected),
-            ("a frame of another stream", Mark { delivered: Seq(1), read: Seq(1) }.to_frame(), ErrorCode::FrameUnexpected),
+            (
+                "a frame of another stream",
+                Mark { delivered: Seq(1), read: Seq(1) }.to_frame(),
+                ErrorCode::FrameUnexpected,
+            ),
         ] {
             assert_eq!(close_code_after(&server, &bytes).await, code, "{what}");
         }
