@@ -28,6 +28,16 @@ fn list<T: Clone>(item: T, count: usize) -> List<T> {
 }
 
 #[test]
+fn rove_3_7_3_a_session_is_offered_no_less_than_the_registry_says() {
+    let offered = Limits::default();
+    assert_eq!((offered.frame as usize, offered.body as usize), (limits::FRAME, limits::BODY));
+    assert_eq!(usize::from(offered.conversation_streams), limits::CONVERSATION_STREAMS);
+    assert_eq!(usize::from(offered.fetch_streams), limits::FETCH_STREAMS);
+    assert_eq!(usize::from(offered.unanswered_posts), limits::UNANSWERED_POSTS);
+    assert_eq!(usize::from(offered.requests), limits::REQUESTS_IN_FLIGHT);
+}
+
+#[test]
 fn rove_4_1_1_a_secret_is_32_bytes() {
     let with = |length| Hello { secret: Bytes::from(vec![7; length]), ..hello() };
     assert!(received(&with(32)).is_ok());
