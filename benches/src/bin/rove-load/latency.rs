@@ -56,7 +56,8 @@ pub(crate) async fn run(server: &Server, args: &Args) -> Result<Report, LoadErro
     let group = alice.create_group([1; 16], [&accounts[1]]).await?;
     let (writer, listener) = (WriterId([1; 16]), WriterId([2; 16]));
     let Stream { send, frames } = alice.open(group, writer).await?.stream;
-    let heard = bob.open(group, listener).await?.stream.frames;
+    // A stream whose sending half is dropped is ended.
+    let Stream { send: _open, frames: heard } = bob.open(group, listener).await?.stream;
 
     let total = u64::from(args.rate) * u64::from(args.warm_up + args.seconds);
     let sent_at = SentAt::default();
