@@ -79,6 +79,11 @@ impl Identity {
         URL_SAFE_NO_PAD.encode(self.pin)
     }
 
+    /// The chain, the server's own certificate first.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
     /// For the QUIC port: TLS 1.3, `rove/1` and HTTP/3.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! HTTP/3, on connections that the edge has accepted.
 
 mod bounded;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
