@@ -1,35 +1,115 @@
 //! The client.
 
+use std::fmt;
 use std::net::UdpSocket;
 use std::sync::Arc;
+use std::time::Duration;
 
+use http::Method as HttpMethod;
+use rove_client_core::timeline::{self, Source};
 use rove_protocol::ids::{AccountId, ConversationId, DeviceId};
-use rove_protocol::registry::{ErrorCode, Role};
+use rove_protocol::limits;
+use rove_protocol::message::{
+    AccountRef, Accounts, ChangeMembers, ConversationInfo, CreateDirect, CreateGroup, FindAccounts, GetAccounts,
+    GetConversation, HandleRef, MemberChange,
+};
+use rove_protocol::registry::{ErrorCode, Method, Role};
+use rove_protocol::wire::List;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::api::{self, Call, Credentials, Devices};
+use crate::inner::{Inner, mint, random_bytes};
+use crate::model::Conv;
+use crate::net::Network;
+use crate::store::{AccountRow, Change, Loaded, Store};
 use crate::types::{
     AccountInfo, ClientStats, ConnectionState, ConversationDetails, ConversationSummary, DeviceInfo, PresenceMap,
     Version,
 };
-use crate::{Conversation, Error, Options, ServerAddress, SharedEndpoint};
+use crate::{Conversation, Error, Options, ServerAddress, SharedEndpoint, StoreLocation, net, supervisor};
 
-/// A client: one device of one account, its store and its connection. Clones are the same client; when the last is
-/// dropped the connection ends.
-#[derive(Debug, Clone)]
+/// How long closing waits for the network: the server hears a goodbye in one round trip, or its lease runs out.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A client: one device of one account, its store and its connection. Clones are the same client; when the last clone
+/// and the last [`Conversation`] are dropped, the connection ends.
+///
+/// ```no_run
+/// use rove_client::{Client, ConnectionState, Options, StoreLocation};
+///
+/// # async fn run() -> Result<(), rove_client::Error> {
+/// // The first time:
+/// let options = Options::new(StoreLocation::File("alice.db".into()));
+/// let client = Client::sign_up(&"rove://chat.example".parse()?, "alice", "correct horse", options).await?;
+/// client.close().await;
+/// // Later, with or without a network:
+/// let client = Client::open(Options::new(StoreLocation::File("alice.db".into()))).await?;
+/// let mut state = client.state();
+/// while !matches!(*state.borrow_and_update(), ConnectionState::Connected { .. }) {
+///     if state.changed().await.is_err() {
+///         break;
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
 pub struct Client {
-    state: watch::Receiver<ConnectionState>,
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) guard: Arc<Guard>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("account", &self.account())
+            .field("device", &self.device())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Ends the supervisor with the last handle.
+pub(crate) struct Guard {
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    account: AccountId,
+    device: DeviceId,
+    handle: String,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
 }
 
 /// The list of conversations, as it changes.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Conversations {
+    client: Client,
     version: watch::Receiver<Version>,
+}
+
+impl fmt::Debug for Conversations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conversations").field("version", &*self.version.borrow()).finish_non_exhaustive()
+    }
 }
 
 impl Conversations {
     /// The list now, the conversation with the newest event first.
     pub fn list(&self) -> Vec<ConversationSummary> {
-        Vec::new()
+        let state = self.client.inner.state.lock();
+        let me = state.account.account;
+        let mut list: Vec<_> = state.conversations.values().collect();
+        list.sort_by_key(|conv| std::cmp::Reverse((conv.row.last_message_id, conv.row.id)));
+        let peer = |account: AccountId| {
+            let nameless = || AccountInfo { account, handle: String::new(), name: String::new() };
+            (account.0 > 0).then(|| state.names.get(&account).cloned().unwrap_or_else(nameless))
+        };
+        list.into_iter().map(|conv| summary(conv, me, peer(conv.row.peer))).collect()
     }
 
     /// Waits until the list may have changed since this was last called (or made).
@@ -37,167 +117,495 @@ impl Conversations {
     /// # Errors
     /// [`Error::Closed`] once the client is closed.
     pub async fn changed(&mut self) -> Result<(), Error> {
-        self.version.changed().await.map_err(|_| Error::Closed(ErrorCode::None))
+        let mut connection = self.client.inner.connection.subscribe();
+        let closed = async {
+            match connection.wait_for(|state| matches!(state, ConnectionState::Closed { .. })).await.as_deref() {
+                Ok(ConnectionState::Closed { code }) => *code,
+                _ => ErrorCode::None,
+            }
+        };
+        tokio::select! {
+            biased;
+            changed = self.version.changed() => changed.map_err(|_| Error::Closed(ErrorCode::None)),
+            code = closed => Err(Error::Closed(code)),
+        }
     }
 }
 
-fn not_yet<T>() -> Result<T, Error> {
-    Err(Error::Closed(ErrorCode::Unsupported))
+fn summary(conv: &Conv, me: AccountId, peer: Option<AccountInfo>) -> ConversationSummary {
+    let row = &conv.row;
+    let last = conv.last.as_ref().and_then(|event| {
+        let events = std::slice::from_ref(event);
+        timeline::fold(&Source { me, events, references: &[], unavailable: &[], pending: &[] }).pop()
+    });
+    ConversationSummary {
+        id: row.id,
+        kind: row.kind,
+        role: row.role,
+        title: row.title.clone(),
+        peer,
+        head: row.held.head,
+        read: row.read,
+        unread: row.held.head.0.saturating_sub(row.read.0),
+        last,
+        queued: conv.outbox.len(),
+    }
 }
 
-#[allow(clippy::unused_async, unused_variables, reason = "bodies follow")]
+fn details(info: ConversationInfo) -> ConversationDetails {
+    ConversationDetails {
+        id: info.conversation,
+        kind: info.kind,
+        title: info.title,
+        head: info.head,
+        member_count: info.member_count,
+        members: info.members.iter().map(|member| (member.account, member.role)).collect(),
+    }
+}
+
+/// Opens the store off the runtime's threads.
+async fn open_store(location: &StoreLocation) -> Result<(Store, Loaded), Error> {
+    let location = location.clone();
+    tokio::task::spawn_blocking(move || Store::open(&location, mint))
+        .await
+        .map_err(|error| Error::Store(error.to_string()))?
+}
+
 impl Client {
     /// A socket for several clients of this process, see [`SharedEndpoint`].
     ///
     /// # Errors
     /// [`Error::Socket`].
     pub fn shared_endpoint() -> Result<SharedEndpoint, Error> {
-        not_yet()
+        net::endpoint().map(SharedEndpoint)
     }
 
     /// Makes an account and its first device, and starts.
+    ///
+    /// # Errors
+    /// [`Error::Server`] with `NameTaken` or `InvalidArgument`, [`Error::AlreadyLoggedIn`], those of the store and of
+    /// the network.
     pub async fn sign_up(
         server: &ServerAddress,
         handle: &str,
         password: &str,
         options: Options,
     ) -> Result<Self, Error> {
-        not_yet()
+        Self::enter(server, "/v1/sign-up", handle, password, options).await
     }
 
     /// Adds this device to an account, and starts.
+    ///
+    /// # Errors
+    /// [`Error::Server`] with `Unauthenticated`, [`Error::AlreadyLoggedIn`], those of the store and of the network.
     pub async fn log_in(server: &ServerAddress, handle: &str, password: &str, options: Options) -> Result<Self, Error> {
-        not_yet()
+        Self::enter(server, "/v1/log-in", handle, password, options).await
     }
 
-    /// Opens an existing store. Works offline at once.
+    async fn enter(
+        server: &ServerAddress,
+        path: &str,
+        handle: &str,
+        password: &str,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let (store, mut loaded) = open_store(&options.store).await?;
+        if loaded.account.is_some() {
+            return Err(Error::AlreadyLoggedIn);
+        }
+        let network = Network::new(&server.trust, options.endpoint.as_ref())?;
+        let device_name = options.device_name.as_deref().unwrap_or(&options.name);
+        let credentials = Credentials { handle, password, device_name };
+        let entered = api::enter(&network, server, path, &credentials).await?;
+        let account = AccountRow {
+            server: server.to_string(),
+            account: entered.account,
+            device: entered.device,
+            handle: handle.to_owned(),
+            secret: entered.secret,
+            access_token: entered.access_token,
+            refresh_token: entered.refresh_token,
+        };
+        loaded.account = Some(account.clone());
+        let client = Self::start(store, loaded, account.clone(), server.clone(), network, options);
+        client.inner.state.lock().change(Change::Account(Box::new(account)));
+        client.inner.flush().await?;
+        client.supervise();
+        Ok(client)
+    }
+
+    /// Opens an existing store. Works offline at once: what is in the store can be read and posts can be queued.
+    ///
+    /// # Errors
+    /// [`Error::NotLoggedIn`], [`Error::StoreLocked`], [`Error::StoreVersion`], [`Error::Store`].
     pub async fn open(options: Options) -> Result<Self, Error> {
-        not_yet()
+        let (store, loaded) = open_store(&options.store).await?;
+        let account = loaded.account.clone().ok_or(Error::NotLoggedIn)?;
+        let server: ServerAddress = account.server.parse()?;
+        let network = Network::new(&server.trust, options.endpoint.as_ref())?;
+        let client = Self::start(store, loaded, account, server, network, options);
+        client.inner.flush().await?;
+        client.supervise();
+        Ok(client)
+    }
+
+    fn start(
+        store: Store,
+        loaded: Loaded,
+        account: AccountRow,
+        server: ServerAddress,
+        network: Network,
+        options: Options,
+    ) -> Self {
+        let (id, device, handle) = (account.account, account.device, account.handle.clone());
+        let inner = Inner::new(store, loaded, account, server, network, options);
+        let guard = Guard { stop: inner.stop.clone(), tasks: TaskTracker::new(), account: id, device, handle };
+        Self { inner, guard: Arc::new(guard) }
+    }
+
+    /// Starts the one task that keeps the client connected.
+    fn supervise(&self) {
+        self.guard.tasks.spawn(supervisor::run(self.inner.clone()));
+        self.guard.tasks.close();
     }
 
     /// The account.
     pub fn account(&self) -> AccountId {
-        AccountId(0)
+        self.guard.account
     }
 
     /// This device.
     pub fn device(&self) -> DeviceId {
-        DeviceId(0)
+        self.guard.device
     }
 
-    /// The account's handle.
+    /// The account's handle, as given when signing up or logging in.
     pub fn handle(&self) -> &str {
-        ""
+        &self.guard.handle
     }
 
     /// The server.
+    ///
+    /// # Errors
+    /// None at present.
     pub fn server(&self) -> Result<ServerAddress, Error> {
-        not_yet()
+        Ok(self.inner.server.clone())
     }
 
     /// How the connection is.
     pub fn state(&self) -> watch::Receiver<ConnectionState> {
-        self.state.clone()
+        self.inner.connection.subscribe()
     }
 
-    /// Waits for the next time the client is connected.
+    /// Waits for the next time the client is connected. No time limit.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] once the client is closed.
     pub async fn connected(&self) -> Result<(), Error> {
-        not_yet()
+        self.inner.wait_connected().await
     }
 
-    /// Waits until the list of conversations is in step with the server for the first time since it was opened.
+    /// Waits until the list of conversations is in step with the server. No time limit.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] once the client is closed.
     pub async fn synced(&self) -> Result<(), Error> {
-        not_yet()
+        let mut conversations = self.conversations()?;
+        loop {
+            self.inner.wait_connected().await?;
+            if self.inner.state.lock().inbox_synced {
+                return Ok(());
+            }
+            conversations.changed().await?;
+        }
     }
 
     /// The conversations.
+    ///
+    /// # Errors
+    /// None at present.
     pub fn conversations(&self) -> Result<Conversations, Error> {
-        not_yet()
+        Ok(Conversations { client: self.clone(), version: self.inner.list.subscribe() })
     }
 
     /// Makes (or finds) the direct conversation with the account of that handle.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such account, and those of a request.
     pub async fn create_direct(&self, handle: &str) -> Result<ConversationId, Error> {
-        not_yet()
+        let found = self.find_accounts(&[handle]).await?;
+        let peer = found.first().ok_or_else(|| Error::NotFound(format!("account {handle}")))?;
+        self.create_direct_with(peer.account).await
     }
 
     /// Makes (or finds) the direct conversation with an account.
+    ///
+    /// # Errors
+    /// [`Error::Server`] with `NotFound`, and those of a request.
     pub async fn create_direct_with(&self, account: AccountId) -> Result<ConversationId, Error> {
-        not_yet()
+        let info: ConversationInfo = self.inner.request(Method::CreateDirect, &CreateDirect { peer: account }).await?;
+        self.described(info, Some(account)).await.map(|details| details.id)
     }
 
-    /// Makes a group. This account becomes its owner.
+    /// Makes a group. This account becomes its owner. At most 500 members at once; more with
+    /// [`Client::change_members`].
+    ///
+    /// # Errors
+    /// [`Error::TooLong`] for the title, [`Error::InvalidArgument`] for too many members, and those of a request.
     pub async fn create_group(&self, title: &str, members: &[AccountId]) -> Result<ConversationId, Error> {
-        not_yet()
+        if title.len() > limits::TITLE {
+            return Err(Error::TooLong { what: "the title", limit: limits::TITLE });
+        }
+        let members: Vec<_> = members.iter().map(|account| (*account, Role::Member)).collect();
+        let create = CreateGroup { nonce: random_bytes(), title: title.to_owned(), members: member_changes(&members)? };
+        let info: ConversationInfo = self.inner.request(Method::CreateGroup, &create).await?;
+        self.described(info, None).await.map(|details| details.id)
     }
 
-    /// Adds members to a group, changes their roles, removes them ([`Role::None`]).
+    /// Adds members to a group, changes their roles, removes them ([`Role::None`]). At most 500 at once.
+    ///
+    /// # Errors
+    /// [`Error::Server`] with `Forbidden`, [`Error::InvalidArgument`] for too many, and those of a request.
     pub async fn change_members(&self, id: ConversationId, changes: &[(AccountId, Role)]) -> Result<(), Error> {
-        not_yet()
+        let change = ChangeMembers { conversation: id, changes: member_changes(changes)? };
+        let info: ConversationInfo = self.inner.request(Method::ChangeMembers, &change).await?;
+        self.described(info, None).await.map(|_| ())
     }
 
-    /// Describes a conversation and lists its members after `after`.
+    /// Describes a conversation and lists its members after `after`, ascending by account.
+    ///
+    /// # Errors
+    /// [`Error::Server`] with `NotFound`, and those of a request.
     pub async fn details(&self, id: ConversationId, after: AccountId) -> Result<ConversationDetails, Error> {
-        not_yet()
+        let get = GetConversation { conversation: id, after };
+        let info: ConversationInfo = self.inner.request(Method::GetConversation, &get).await?;
+        self.described(info, None).await
+    }
+
+    async fn described(&self, info: ConversationInfo, peer: Option<AccountId>) -> Result<ConversationDetails, Error> {
+        {
+            let mut state = self.inner.state.lock();
+            state.described(&info, peer);
+            if let Some(peer) = peer
+                && !state.names.contains_key(&peer)
+            {
+                state.nameless.insert(peer);
+                self.inner.ask.notify_one();
+            }
+        }
+        self.inner.flush().await?;
+        self.inner.updated(info.conversation);
+        Ok(details(info))
     }
 
     /// Finds accounts by handle; those there are not are missing from the answer.
+    ///
+    /// # Errors
+    /// Those of a request: [`Error::Timeout`], [`Error::Closed`], [`Error::Server`].
     pub async fn find_accounts(&self, handles: &[&str]) -> Result<Vec<AccountInfo>, Error> {
-        not_yet()
+        let mut found = Vec::new();
+        for chunk in handles.chunks(limits::ACCOUNTS_PER_REQUEST) {
+            let handles: List<HandleRef> =
+                chunk.iter().map(|handle| HandleRef { handle: (*handle).to_owned() }).collect();
+            found.extend(
+                self.accounts(self.inner.request(Method::FindAccounts, &FindAccounts { handles }).await?).await?,
+            );
+        }
+        Ok(found)
+    }
+
+    async fn accounts(&self, accounts: Accounts) -> Result<Vec<AccountInfo>, Error> {
+        let infos: Vec<AccountInfo> = accounts
+            .accounts
+            .into_vec()
+            .into_iter()
+            .map(|info| AccountInfo { account: info.account, handle: info.handle, name: info.name })
+            .collect();
+        {
+            let mut state = self.inner.state.lock();
+            for info in &infos {
+                state.named(info.clone());
+            }
+        }
+        self.inner.flush().await?;
+        Ok(infos)
     }
 
     /// Who an account is, from the store if it is known there.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], and those of a request.
     pub async fn account_info(&self, account: AccountId) -> Result<AccountInfo, Error> {
-        not_yet()
+        if let Some(info) = self.inner.state.lock().names.get(&account) {
+            return Ok(info.clone());
+        }
+        let accounts: List<AccountRef> = [AccountRef { account }].into_iter().collect();
+        let answer = self.inner.request(Method::GetAccounts, &GetAccounts { accounts }).await?;
+        let found = self.accounts(answer).await?;
+        found
+            .into_iter()
+            .find(|info| info.account == account)
+            .ok_or_else(|| Error::NotFound(format!("account {account}")))
     }
 
     /// What to call an account: its name, or its handle.
+    ///
+    /// # Errors
+    /// As [`Client::account_info`].
     pub async fn name_of(&self, account: AccountId) -> Result<String, Error> {
-        not_yet()
+        let info = self.account_info(account).await?;
+        Ok(if info.name.is_empty() { info.handle } else { info.name })
     }
 
-    /// Opens a conversation and keeps it in step while a handle to it lives.
+    /// Opens a conversation and keeps it in step while a handle to it lives. A known one opens offline.
+    ///
+    /// # Errors
+    /// For one that is not in the store, those of [`Client::details`].
     pub async fn open_conversation(&self, id: ConversationId) -> Result<Conversation, Error> {
-        not_yet()
+        let known = self.inner.state.lock().conversations.contains_key(&id);
+        if !known {
+            self.details(id, AccountId(0)).await?;
+        }
+        Ok(Conversation::open(self.clone(), id))
     }
 
-    /// The network has changed: moves the connection to `socket`, or to a new one.
+    /// The network has changed: moves the connection to `socket`, or to a new socket on the system's present default
+    /// route, and checks at once that the new path lives. Sessions, streams and everything under way go on.
+    ///
+    /// # Errors
+    /// [`Error::Socket`]; [`Error::InvalidArgument`] for a socket given to a client with a shared one.
     pub fn network_changed(&self, socket: Option<UdpSocket>) -> Result<(), Error> {
-        not_yet()
+        if self.inner.network.rebind(socket)? {
+            self.inner.state.lock().stats.rebinds += 1;
+        }
+        self.inner.beat.notify_one();
+        // If there is no session, the wait for the next attempt is over.
+        self.inner.hurry.notify_waiters();
+        Ok(())
     }
 
-    /// Says whether the app is on screen.
-    pub fn set_foreground(&self, foreground: bool) {}
+    /// Says whether the app is on screen: then it sends heartbeats, is seen by others and hears who types.
+    pub fn set_foreground(&self, foreground: bool) {
+        self.inner.state.lock().foreground = foreground;
+        self.inner.ask.notify_one();
+        self.inner.beat.notify_one();
+    }
 
     /// Replaces the set of accounts whose presence is wanted; at most 256.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for more.
     pub fn watch_presence(&self, accounts: &[AccountId]) -> Result<(), Error> {
-        not_yet()
+        if accounts.len() > limits::WATCHED_ACCOUNTS {
+            return Err(Error::InvalidArgument(format!(
+                "at most {} accounts can be watched",
+                limits::WATCHED_ACCOUNTS
+            )));
+        }
+        {
+            let mut state = self.inner.state.lock();
+            let mut accounts = accounts.to_vec();
+            accounts.sort_unstable();
+            accounts.dedup();
+            state.presence.retain(&accounts);
+            state.watched = accounts;
+        }
+        self.inner.ask.notify_one();
+        self.inner.publish_presence();
+        Ok(())
     }
 
     /// The presence of the watched accounts.
+    ///
+    /// # Errors
+    /// None at present.
     pub fn presence(&self) -> Result<watch::Receiver<Arc<PresenceMap>>, Error> {
-        not_yet()
+        Ok(self.inner.presence.subscribe())
     }
 
     /// The devices of the account.
+    ///
+    /// # Errors
+    /// [`Error::Server`], and those of the network.
     pub async fn devices(&self) -> Result<Vec<DeviceInfo>, Error> {
-        not_yet()
+        let answer = self.authorised(HttpMethod::GET, "/v1/devices").await?;
+        let devices: Devices = api::parse(&answer)?;
+        Ok(devices
+            .devices
+            .into_iter()
+            .map(|device| DeviceInfo { device: DeviceId(device.device), name: device.name })
+            .collect())
     }
 
-    /// Revokes a device of the account.
+    /// Revokes a device of the account: its sessions end and its secret is worth nothing.
+    ///
+    /// # Errors
+    /// [`Error::Server`] with `NotFound`, and those of the network.
     pub async fn revoke_device(&self, device: DeviceId) -> Result<(), Error> {
-        not_yet()
+        self.authorised(HttpMethod::DELETE, &format!("/v1/devices/{device}")).await.map(|_| ())
+    }
+
+    /// A call with the access token, with a new one if the old one is not taken any more.
+    async fn authorised(&self, method: HttpMethod, path: &str) -> Result<Vec<u8>, Error> {
+        let (access, refresh) = {
+            let state = self.inner.state.lock();
+            (state.account.access_token.clone(), state.account.refresh_token.clone())
+        };
+        let (network, server) = (&self.inner.network, &self.inner.server);
+        let call = |bearer| Call { method: method.clone(), path, bearer: Some(bearer), body: None };
+        match api::call(network, server, &call(&access)).await {
+            Err(error) if supervisor::is_signed_out(&error) => {}
+            result => return result,
+        }
+        let tokens = api::refresh(network, server, &refresh).await?;
+        {
+            let mut state = self.inner.state.lock();
+            state.account.access_token.clone_from(&tokens.access_token);
+            state.account.refresh_token = tokens.refresh_token;
+            let account = Box::new(state.account.clone());
+            state.change(Change::Account(account));
+        }
+        self.inner.flush().await?;
+        api::call(network, server, &call(&tokens.access_token)).await
     }
 
     /// Numbers for tests, benchmarks and support.
     pub fn stats(&self) -> ClientStats {
-        ClientStats::default()
+        let state = self.inner.state.lock();
+        let rtt = state.session.as_ref().map_or(state.stats.rtt, crate::session::SessionHandle::rtt);
+        ClientStats { rtt, ..state.stats }
     }
 
-    /// Revokes this device, forgets the account in the store and ends.
+    /// Revokes this device, empties the store and ends.
+    ///
+    /// # Errors
+    /// Those of the network: then nothing has changed. Those of the store.
     pub async fn log_out(self) -> Result<(), Error> {
-        not_yet()
+        match self.authorised(HttpMethod::POST, "/v1/log-out").await {
+            // Revoked already, here or elsewhere: what is left to do is to forget.
+            Err(error) if !supervisor::is_signed_out(&error) => return Err(error),
+            _ => {}
+        }
+        self.end().await;
+        self.inner.store.wipe().await
     }
 
     /// Says goodbye and ends. Queued posts stay in the store.
-    pub async fn close(self) {}
+    pub async fn close(self) {
+        self.end().await;
+    }
+
+    async fn end(&self) {
+        self.guard.stop.cancel();
+        self.guard.tasks.wait().await;
+        // A goodbye that is not heard is a lease that runs out.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.inner.network.wait_idle()).await;
+    }
+}
+
+fn member_changes(changes: &[(AccountId, Role)]) -> Result<List<MemberChange>, Error> {
+    if changes.len() > limits::MEMBERS_PER_REQUEST {
+        return Err(Error::InvalidArgument(format!("at most {} members at once", limits::MEMBERS_PER_REQUEST)));
+    }
+    Ok(changes.iter().map(|(account, role)| MemberChange { account: *account, role: *role }).collect())
 }

@@ -20,10 +20,17 @@
 //! ```
 
 mod address;
+mod api;
 mod client;
 mod conversation;
 mod error;
+mod inner;
+mod model;
+mod net;
 mod options;
+mod session;
+mod store;
+mod supervisor;
 mod types;
 
 pub use address::{DEFAULT_PORT, ServerAddress, Trust};

@@ -1,0 +1,99 @@
+//! Datagrams: heartbeats, presence, typing.
+
+use bytes::Bytes;
+use rove_client_core::heartbeat::{Beat, Heartbeats};
+use rove_protocol::error::Violation;
+use rove_protocol::frame::datagram_frames;
+use rove_protocol::message::{DatagramDown, Heartbeat, Message};
+use rove_protocol::registry::ErrorCode;
+use rove_protocol::transport::Connection as _;
+
+use super::{Fault, Session, TaskEnd};
+use crate::model::TYPING_MS;
+
+pub(super) async fn run(session: Session) -> TaskEnd {
+    match datagrams(&session).await {
+        Ok(()) => TaskEnd::Fault(Fault::Closed(ErrorCode::Unavailable)),
+        Err(fault) => TaskEnd::Fault(fault),
+    }
+}
+
+async fn datagrams(session: &Session) -> Result<(), Fault> {
+    let inner = &session.inner;
+    let Some(welcome) = session.welcomed().await else { return Ok(()) };
+    let mut beats = Heartbeats::new(u64::from(welcome.heartbeat_ms), inner.now_ms());
+    beats.set_active(inner.state.lock().foreground, inner.now_ms());
+    loop {
+        let now_ms = inner.now_ms();
+        match beats.poll(now_ms) {
+            Beat::Send(number) => send_heartbeat(session, number),
+            Beat::Dead => return Err(Fault::DeadPath),
+            Beat::Wait => {}
+        }
+        let due = beats.due_ms().map(|due_ms| inner.at(due_ms));
+        tokio::select! {
+            datagram = session.connection.read_datagram() => take_in(session, &mut beats, datagram?)?,
+            () = super::sleep_until(due) => {}
+            () = inner.beat.notified() => {
+                let foreground = inner.state.lock().foreground;
+                beats.set_active(foreground, inner.now_ms());
+                beats.probe(inner.now_ms());
+            }
+        }
+    }
+}
+
+fn send_heartbeat(session: &Session, number: u64) {
+    let heartbeat = {
+        let state = session.inner.state.lock();
+        Heartbeat { number, inbox_version: state.inbox_version, presence_version: state.presence.version() }
+    };
+    session.connection.send_datagram(Bytes::from(heartbeat.to_frame()));
+}
+
+fn take_in(session: &Session, beats: &mut Heartbeats, datagram: Bytes) -> Result<(), Fault> {
+    let inner = &session.inner;
+    let mut presence = false;
+    for frame in datagram_frames(datagram).map_err(Violation::from)? {
+        match DatagramDown::decode(frame).map_err(Violation::from)? {
+            Some(DatagramDown::HeartbeatAck(ack)) => {
+                if beats.answered(ack.number, inner.now_ms()).is_some() {
+                    inner.state.lock().stats.rtt = session.handle.rtt();
+                }
+            }
+            Some(DatagramDown::Presence(message)) => {
+                let mut state = inner.state.lock();
+                for item in message.items.iter() {
+                    presence |= state.presence.merge(item);
+                }
+                state.presence.told_version(message.version);
+            }
+            Some(DatagramDown::Typing(typing)) => {
+                let until_ms = inner.now_ms() + TYPING_MS;
+                let known = {
+                    let mut state = inner.state.lock();
+                    let me = state.account.account;
+                    match state.conversations.get_mut(&typing.conversation) {
+                        Some(conv) if typing.account != me => {
+                            if typing.typing {
+                                conv.typing.insert(typing.account, until_ms);
+                            } else {
+                                conv.typing.remove(&typing.account);
+                            }
+                            true
+                        }
+                        _ => false,
+                    }
+                };
+                if known {
+                    inner.updated(typing.conversation);
+                }
+            }
+            None => {}
+        }
+    }
+    if presence {
+        inner.publish_presence();
+    }
+    Ok(())
+}

@@ -1,0 +1,315 @@
+//! One session: an authenticated connection and the tasks on it.
+//!
+//! Every stream is one task that reads and writes at the same time; all of them work on the client's state and end with
+//! the session, which owns them. Streams are opened in the same flight as `Hello` (D4).
+
+mod control;
+mod conversation;
+mod datagrams;
+mod fetch;
+mod inbox;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rove_protocol::error::Violation;
+use rove_protocol::ids::ConversationId;
+use rove_protocol::limits;
+use rove_protocol::message::{GoAway, Limits, Response, Welcome};
+use rove_protocol::registry::{ErrorCode, Method};
+use rove_protocol::transport::{Connection as _, ReadError, TransportError};
+use rove_quic::Connection;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::Error;
+use crate::inner::Inner;
+pub(crate) use control::Established;
+pub(crate) use fetch::FetchedPage;
+
+/// What competes for the path goes in this order (D6).
+pub(crate) const CONTROL_PRIORITY: i32 = 30;
+pub(crate) const CONVERSATION_PRIORITY: i32 = 20;
+pub(crate) const INBOX_PRIORITY: i32 = 10;
+pub(crate) const FETCH_PRIORITY: i32 = 0;
+
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_millis(500);
+/// How long the server may take from the handshake to `Welcome`. It cuts silence at 5 s itself; this is its disk's share.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a task, and with it the session, ended.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The transport or the peer.
+    Read(ReadError),
+    /// Our own side: the store, without which nothing may be acknowledged or sent; or another node was not reached.
+    Ours(Error),
+    /// Heartbeats are not answered.
+    DeadPath,
+    /// `Closed` on the control or inbox stream.
+    Closed(ErrorCode),
+}
+
+impl From<ReadError> for Fault {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl From<TransportError> for Fault {
+    fn from(error: TransportError) -> Self {
+        Self::Read(ReadError::Transport(error))
+    }
+}
+
+impl From<Violation> for Fault {
+    fn from(violation: Violation) -> Self {
+        Self::Read(ReadError::Violation(violation))
+    }
+}
+
+impl Fault {
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            Self::Read(ReadError::Transport(error)) => crate::error::transport_code(error),
+            Self::Read(ReadError::Violation(violation)) => violation.code(),
+            Self::Ours(error) => error.code(),
+            Self::DeadPath => ErrorCode::Timeout,
+            Self::Closed(code) => *code,
+        }
+    }
+}
+
+/// How a session ended.
+pub(crate) enum End {
+    /// The client is closed.
+    Stopped,
+    /// For this reason.
+    Lost(Fault),
+    /// Another session is ready to go on (make before break).
+    Handover(Box<Established>),
+}
+
+/// What a task did.
+enum TaskEnd {
+    Fault(Fault),
+    Conversation(ConversationId),
+    Goodbye,
+    /// The successor of a node that is leaving.
+    Successor(Result<Box<Established>, Fault>),
+}
+
+/// A request on its way to the control stream.
+pub(crate) struct Job {
+    pub(crate) method: Method,
+    pub(crate) body: Bytes,
+    pub(crate) answer: oneshot::Sender<Response>,
+}
+
+/// How calls reach the session.
+#[derive(Clone)]
+pub(crate) struct SessionHandle {
+    requests: mpsc::Sender<Job>,
+    fetches: mpsc::Sender<fetch::Job>,
+    connection: Connection,
+}
+
+impl SessionHandle {
+    /// Asks something; `None` if the session ends first.
+    pub(crate) async fn request(&self, method: Method, body: Bytes) -> Option<Response> {
+        let (answer, response) = oneshot::channel();
+        self.requests.send(Job { method, body, answer }).await.ok()?;
+        response.await.ok()
+    }
+
+    /// Fetches a page; `None` if the session ends first.
+    pub(crate) async fn fetch(&self, fetch: rove_protocol::message::Fetch) -> Option<Result<FetchedPage, ErrorCode>> {
+        let (answer, page) = oneshot::channel();
+        self.fetches.send(fetch::Job { fetch, answer }).await.ok()?;
+        page.await.ok()
+    }
+
+    /// Sends a datagram, or loses it.
+    pub(crate) fn datagram(&self, datagram: Bytes) {
+        self.connection.send_datagram(datagram);
+    }
+
+    /// The path's round trip.
+    pub(crate) fn rtt(&self) -> Duration {
+        self.connection.quinn().rtt()
+    }
+}
+
+/// What the tasks of a session share.
+#[derive(Clone)]
+pub(crate) struct Session {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) connection: Connection,
+    pub(crate) handle: SessionHandle,
+    welcome: watch::Receiver<Option<Arc<Welcome>>>,
+}
+
+impl Session {
+    /// What the session may use; until `Welcome`, what every server allows.
+    fn limits(&self) -> Limits {
+        self.welcome.borrow().as_ref().map_or_else(Limits::default, |welcome| welcome.limits.clone())
+    }
+
+    /// Waits for `Welcome`. Its sender lives as long as the session.
+    async fn welcomed(&self) -> Option<Arc<Welcome>> {
+        let mut welcome = self.welcome.clone();
+        welcome.wait_for(Option::is_some).await.ok().and_then(|welcome| welcome.clone())
+    }
+}
+
+/// Connects and says `Hello`; `at` is another node of the cluster.
+pub(crate) async fn establish(inner: &Arc<Inner>, at: Option<&str>) -> Result<Established, Error> {
+    let connection = Connection::from(inner.network.connect(&inner.server, at).await?);
+    control::hello(inner, connection).await
+}
+
+/// Runs a session to its end. `welcomed` is called once `Welcome` has come.
+pub(crate) async fn run(inner: &Arc<Inner>, established: Box<Established>, mut welcomed: impl FnMut(&Welcome)) -> End {
+    let connection = established.connection.clone();
+    let (requests, jobs) = mpsc::channel(limits::REQUESTS_IN_FLIGHT);
+    let (fetches, fetch_jobs) = mpsc::channel(limits::FETCHES_IN_FLIGHT);
+    let (welcome_sender, welcome) = watch::channel(established.welcome.clone());
+    let (go_away, mut going_away) = mpsc::channel::<GoAway>(1);
+    let handle = SessionHandle { requests, fetches, connection: connection.clone() };
+    let session = Session { inner: inner.clone(), connection: connection.clone(), handle, welcome };
+    let mut tasks: JoinSet<TaskEnd> = JoinSet::new();
+    let stop = inner.stop.child_token();
+    tasks.spawn(control::run(session.clone(), *established, jobs, welcome_sender, go_away, stop.clone()));
+    tasks.spawn(inbox::run(session.clone()));
+    tasks.spawn(datagrams::run(session.clone()));
+    tasks.spawn(fetch::run(session.clone(), fetch_jobs));
+    let mut streams: BTreeMap<ConversationId, CancellationToken> = BTreeMap::new();
+    reselect(&session, &mut tasks, &mut streams);
+    let mut welcome = session.welcome.clone();
+    let mut deadline = Some(tokio::time::Instant::now() + WELCOME_TIMEOUT);
+    let mut announced = false;
+    let end = loop {
+        if !announced && let Some(welcome) = welcome.borrow().clone() {
+            announced = true;
+            deadline = None;
+            inner.state.lock().session = Some(session.handle.clone());
+            welcomed(&welcome);
+        }
+        tokio::select! {
+            ended = tasks.join_next() => match ended {
+                Some(Ok(TaskEnd::Conversation(id))) => {
+                    streams.remove(&id);
+                    reselect(&session, &mut tasks, &mut streams);
+                }
+                Some(Ok(TaskEnd::Fault(fault))) => break End::Lost(fault),
+                Some(Ok(TaskEnd::Goodbye)) => break End::Stopped,
+                Some(Ok(TaskEnd::Successor(Ok(successor)))) => break End::Handover(successor),
+                // The old session goes on until the node ends it.
+                Some(Ok(TaskEnd::Successor(Err(fault)))) => tracing::debug!(?fault, "no successor yet"),
+                Some(Err(error)) => {
+                    tracing::error!(%error, "a task of the session failed");
+                    break End::Lost(Fault::Closed(ErrorCode::Internal));
+                }
+                None => break End::Lost(Fault::Closed(ErrorCode::Internal)),
+            },
+            () = inner.reselect.notified() => reselect(&session, &mut tasks, &mut streams),
+            changed = welcome.changed(), if !announced => if changed.is_err() {
+                break End::Lost(lost_reason(&connection).await);
+            },
+            Some(going) = going_away.recv() => {
+                let at = going.alternatives.iter().next().map(|alternative| alternative.address.clone());
+                tracing::info!(code = %going.code, deadline_ms = going.deadline_ms, ?at, "the node is leaving");
+                // With nowhere to go the session ends with the node, and the same address is tried again.
+                if let Some(at) = at {
+                    let inner = inner.clone();
+                    tasks.spawn(async move { TaskEnd::Successor(control::successor(&inner, &at).await.map(Box::new)) });
+                }
+            },
+            error = connection.closed() => break End::Lost(error.into()),
+            () = sleep_until(deadline), if !announced => break End::Lost(Fault::Closed(ErrorCode::Timeout)),
+            () = stop.cancelled() => break End::Stopped,
+        }
+    };
+    inner.state.lock().session = None;
+    match &end {
+        End::Stopped => {
+            // The control task says goodbye by itself.
+            let _ = tokio::time::timeout(GOODBYE, async {
+                while let Some(ended) = tasks.join_next().await {
+                    if matches!(ended, Ok(TaskEnd::Goodbye | TaskEnd::Fault(_))) {
+                        break;
+                    }
+                }
+            })
+            .await;
+            connection.close(ErrorCode::None, "goodbye");
+        }
+        End::Handover(_) => connection.close(ErrorCode::None, "moved to another node"),
+        End::Lost(fault) => connection.close(fault.code(), ""),
+    }
+    tasks.shutdown().await;
+    forget_streams(inner);
+    end
+}
+
+/// The reason of a connection whose tasks have noticed its end already.
+async fn lost_reason(connection: &Connection) -> Fault {
+    match tokio::time::timeout(GOODBYE, connection.closed()).await {
+        Ok(error) => error.into(),
+        Err(_) => Fault::Closed(ErrorCode::Internal),
+    }
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Starts and ends conversation streams so that the right ones are there.
+fn reselect(
+    session: &Session,
+    tasks: &mut JoinSet<TaskEnd>,
+    streams: &mut BTreeMap<ConversationId, CancellationToken>,
+) {
+    let limit = usize::from(session.limits().conversation_streams);
+    let selection = session.inner.state.lock().streams.selection(limit);
+    for (id, token) in streams.iter() {
+        if !selection.contains(id) {
+            token.cancel();
+        }
+    }
+    for id in selection {
+        // A stream that is being cancelled still counts: its end brings us here again.
+        if streams.len() >= limit {
+            break;
+        }
+        if let std::collections::btree_map::Entry::Vacant(entry) = streams.entry(id) {
+            let token = CancellationToken::new();
+            entry.insert(token.clone());
+            let session = session.clone();
+            tasks.spawn(async move {
+                match conversation::run(&session, id, token).await {
+                    Ok(()) => TaskEnd::Conversation(id),
+                    Err(fault) => TaskEnd::Fault(fault),
+                }
+            });
+        }
+    }
+}
+
+/// No conversation has a stream any more.
+fn forget_streams(inner: &Inner) {
+    let mut state = inner.state.lock();
+    state.inbox_synced = false;
+    for conv in state.conversations.values_mut() {
+        conv.outbox.stream_lost();
+        conv.machine = None;
+        conv.typing.clear();
+    }
+}
