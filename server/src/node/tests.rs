@@ -9,9 +9,8 @@ use rove_core::command::{Actor, ConversationCommand, ConversationOutcome, Effect
 use rove_core::conversation::{PartitionRow, read};
 use rove_core::directory::{Credentials, Digest, DirectoryCommand, DirectoryOutcome, Handle, NewDevice, NewToken};
 use rove_protocol::ids::{AccountId, ConversationId, DeviceId, NodeId, PartitionId, PostNo, Seq, WriterId};
-use rove_protocol::message::Post;
+use rove_protocol::message::{Body as _, Post};
 use rove_protocol::registry::{ContentType, ErrorCode, EventKind};
-use rove_protocol::wire::Body as _;
 use tokio::sync::oneshot;
 
 use super::stats::NodeStats;
