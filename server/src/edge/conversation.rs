@@ -72,12 +72,7 @@ pub(super) async fn serve(
         Ok((mut stream, opened)) => {
             machine.opened();
             outgoing.event(opened.to_frame());
-            let held = if stream.mode == StreamMode::Pull { Held::Pull } else { Held::Live };
-            session.subscriber.opened(open.conversation, held);
-            let result = Box::pin(stream.run(&mut machine, &mut incoming, &mut outgoing)).await;
-            session.subscriber.closed(open.conversation);
-            stream.settle();
-            result
+            Box::pin(stream.run(&mut machine, &mut incoming, &mut outgoing)).await
         }
         Err(code) => {
             outgoing.event(Closed { code, last_seq: open.after }.to_frame());
@@ -157,6 +152,7 @@ impl Stream {
             read: view.member.read,
             member_count: view.row.member_count,
         };
+        session.subscriber.opened(id, if mode == StreamMode::Pull { Held::Pull } else { Held::Live });
         let stream = Self {
             session: session.clone(),
             live,
@@ -296,11 +292,6 @@ impl Stream {
         self.read_due = Some(Instant::now() + READ_EVERY);
     }
 
-    /// The stream is over: what was read is not forgotten.
-    fn settle(&mut self) {
-        self.replicate_read();
-    }
-
     /// Queues what follows the cursor, as far as there is room.
     fn fill(&mut self, outgoing: &mut Outgoing) {
         if self.closed || self.ended {
@@ -361,6 +352,14 @@ impl Stream {
         outgoing.event(Closed { code, last_seq: self.cursor }.to_frame());
         self.closed = true;
         self.page = None;
+    }
+}
+
+/// However the stream ends, what was read is not forgotten.
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.session.subscriber.closed(self.id);
+        self.replicate_read();
     }
 }
 

@@ -94,6 +94,7 @@ pub(super) struct Outgoing {
     /// Being written, from `at` on.
     batch: Vec<Bytes>,
     at: usize,
+    batch_bytes: usize,
     /// Goes first.
     answers: VecDeque<Bytes>,
     /// Goes after them.
@@ -103,7 +104,15 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     pub(super) fn new(stream: SendStream) -> Self {
-        Self { stream, batch: Vec::new(), at: 0, answers: VecDeque::new(), events: VecDeque::new(), event_bytes: 0 }
+        Self {
+            stream,
+            batch: Vec::new(),
+            at: 0,
+            batch_bytes: 0,
+            answers: VecDeque::new(),
+            events: VecDeque::new(),
+            event_bytes: 0,
+        }
     }
 
     /// Queues something that goes before every event that is not being written yet.
@@ -120,7 +129,7 @@ impl Outgoing {
 
     /// How many bytes of events may still be queued (D6).
     pub(super) fn room(&self) -> usize {
-        limits::REPLAY_QUEUE.saturating_sub(self.event_bytes)
+        limits::REPLAY_QUEUE.saturating_sub(self.event_bytes + self.batch_bytes)
     }
 
     /// Answers that wait to be written.
@@ -147,6 +156,7 @@ impl Outgoing {
             // An idle stream keeps no buffers.
             self.batch = Vec::new();
             self.at = 0;
+            self.batch_bytes = 0;
             if self.answers.is_empty() && self.answers.capacity() > 0 {
                 self.answers = VecDeque::new();
             }
@@ -201,6 +211,7 @@ impl Outgoing {
             bytes += frame.len();
             self.batch.push(frame);
         }
+        self.batch_bytes = bytes;
     }
 }
 

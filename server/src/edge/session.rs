@@ -103,7 +103,7 @@ pub(super) async fn run(edge: Arc<Shared>, connection: Connection) {
         }
         Ok(Err(Failed::Code(code, reason))) => Some((code, reason.to_owned())),
         Ok(Err(Failed::Read(ReadError::Violation(violation)))) => Some((violation.code(), violation.to_string())),
-        Ok(Err(Failed::Read(ReadError::Transport(_)))) => None,
+        Ok(Err(Failed::Read(ReadError::Transport(error)))) => given_up(&error),
         Err(_) => {
             let late = Violation::Timeout { what: "Hello" };
             Some((late.code(), late.to_string()))
@@ -117,6 +117,16 @@ pub(super) async fn run(edge: Arc<Shared>, connection: Connection) {
     match (ours, connection.closed().await) {
         (Some(code), _) | (None, TransportError::Closed { code, .. }) => edge.stats().closed(code),
         (None, _) => EdgeStats::add(&edge.stats().lost, 1),
+    }
+}
+
+/// What to close a connection with whose control stream gave out; nothing if the connection is gone itself.
+fn given_up(error: &TransportError) -> Option<(ErrorCode, String)> {
+    match error {
+        TransportError::Reset(_) | TransportError::Stopped(_) | TransportError::EarlyDataRejected => {
+            Some((ErrorCode::None, "the control stream was given up".to_owned()))
+        }
+        TransportError::Closed { .. } | TransportError::Lost(_) => None,
     }
 }
 
@@ -280,12 +290,22 @@ async fn serve(greeted: Greeted) {
                 Ok(Some(frame)) => if let Err(violation) = main.frame(frame) {
                     session.fail(&violation);
                 },
-                Ok(None) => session.subscriber.link.close(ErrorCode::None, "the control stream ended"),
+                Ok(None) => {
+                    session.subscriber.link.close(ErrorCode::None, "the control stream ended");
+                    break connection.closed().await;
+                }
                 Err(ReadError::Violation(violation)) => session.fail(&violation),
-                Err(ReadError::Transport(_)) => break connection.closed().await,
+                Err(ReadError::Transport(error)) => {
+                    if let Some((code, reason)) = given_up(&error) {
+                        session.subscriber.link.close(code, &reason);
+                    }
+                    break connection.closed().await;
+                }
             },
-            written = outgoing.write_some(), if !outgoing.is_empty() => if written.is_err() {
-                session.subscriber.link.close(ErrorCode::None, "the control stream was stopped");
+            written = outgoing.write_some(), if !outgoing.is_empty() => if let Err(error) = written {
+                if let Some((code, reason)) = given_up(&error) {
+                    session.subscriber.link.close(code, &reason);
+                }
                 break connection.closed().await;
             },
             // Answers that are not written count as unanswered: who does not read cannot ask for more.
