@@ -17,12 +17,12 @@ use super::extract::Bearer;
 /// The devices of an account that are signed in.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Devices {
-    devices: Vec<Device>,
+    devices: Vec<ListedDevice>,
 }
 
 /// One device.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Device {
+pub(super) struct ListedDevice {
     /// Its id.
     #[schema(value_type = u64)]
     device: DeviceId,
@@ -39,7 +39,7 @@ pub(super) struct Device {
     responses((status = 200, body = Devices), (status = 401, body = ErrorBody)))]
 pub(super) async fn list(State(api): State<Api>, Bearer(actor): Bearer) -> Result<Json<Devices>, ApiError> {
     let rows = read(&api, move |directory| directory.devices_of(actor.account)).await?;
-    let devices = rows.into_iter().map(|row| Device {
+    let devices = rows.into_iter().map(|row| ListedDevice {
         device: row.id,
         name: row.name,
         created_ms: row.created_ms,

@@ -30,7 +30,7 @@ use super::{accounts, devices, operation};
         accounts::Refresh,
         accounts::Refreshed,
         devices::Devices,
-        devices::Device,
+        devices::ListedDevice,
         operation::Discovery,
         operation::DiscoveredNode,
         ErrorBody,

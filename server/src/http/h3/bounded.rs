@@ -44,14 +44,12 @@ fn bounded<R: quic::RecvStream<Buf = Bytes>>(
 ) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
     let polled = inner.poll_data(context);
     if let Poll::Ready(Ok(Some(data))) = &polled {
-        match left.checked_sub(data.remaining()) {
-            Some(rest) => *left = rest,
-            None => {
-                let error_code = Code::H3_EXCESSIVE_LOAD.value();
-                inner.stop_sending(error_code);
-                return Poll::Ready(Err(StreamErrorIncoming::StreamTerminated { error_code }));
-            }
-        }
+        let Some(rest) = left.checked_sub(data.remaining()) else {
+            let error_code = Code::H3_EXCESSIVE_LOAD.value();
+            inner.stop_sending(error_code);
+            return Poll::Ready(Err(StreamErrorIncoming::StreamTerminated { error_code }));
+        };
+        *left = rest;
     }
     polled
 }

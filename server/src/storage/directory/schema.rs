@@ -76,7 +76,7 @@ const STEPS: &[&str] = &[
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), DirectoryError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(store)?;
     let found: u32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(store)?;
-    let known = STEPS.len() as u32;
+    let known = u32::try_from(STEPS.len()).unwrap_or(u32::MAX);
     if found > known {
         return Err(DirectoryError::SchemaTooNew { found: found.into(), known: known.into() });
     }
