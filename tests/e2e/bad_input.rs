@@ -98,7 +98,8 @@ async fn unknown_even_frames_are_skipped_and_unknown_streams_stopped() {
         assert!(control.next().await.is_some(), "welcomed all the same");
         let mut unknown = raw.stream(StreamType(126), b"").await;
         assert!(unknown.next().await.is_none(), "the unknown stream is ended");
-        control.create_direct(credentials.account).await;
+        let peer = people::credentials(&server, "dave").await;
+        control.create_direct(peer.account).await;
     })
     .await;
 }
