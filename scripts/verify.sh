@@ -9,8 +9,8 @@ failed=()
 check() { step "$@" || failed+=("$1"); }
 
 check "format" cargo fmt --all --check -- -l
-check "lints" cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
-check "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+check "lints" cargo clippy --workspace --all-targets --locked --keep-going --quiet -- -D warnings
+check "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --keep-going --quiet
 
 # The protocol must build where there is no operating system (a browser); checked where that target is installed.
 if [ -d "$(rustc --print sysroot)/lib/rustlib/wasm32-unknown-unknown" ]; then
