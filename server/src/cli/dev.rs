@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -66,7 +67,11 @@ pub(super) fn run(args: &DevArgs) -> Result<(), CliError> {
     } else {
         args.data_dir.clone()
     };
-    fs::create_dir_all(&dir).map_err(|source| InitError::Write { path: dir.clone(), source })?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&dir)
+        .map_err(|source| InitError::Write { path: dir.clone(), source })?;
     let _scratch = Scratch(args.temporary.then(|| dir.clone()));
     certificate(&dir, None).map_err(InitError::from)?;
     let config = Config {

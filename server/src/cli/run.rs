@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +85,9 @@ pub(super) fn run(config: &Config, ready_file: Option<&Path>, announce: Announce
 }
 
 fn start_node(config: &Config) -> Result<(Arc<Hub>, Node, NodeRunner), RunError> {
+    // What people say is nobody else's to read on this machine. A directory that is there keeps its mode: the operator's choice.
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir);
+    made.map_err(|source| StartError::DataDir { path: config.data_dir.clone(), source })?;
     let hub = Hub::new(&HubConfig {
         partitions: config.partitions,
         heartbeat: Duration::from_secs(config.heartbeat_s),
