@@ -14,7 +14,7 @@ pub const MAX_PARTITIONS: u16 = 256;
 /// Where the node keeps its data, who it is, and how large its queues are.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
-    /// Holds `raft/` (the log), `state/` (RocksDB), `directory/` (SQLite) and `lock`.
+    /// Holds `raft/` (the log), `raft-synced` (how far it is synced), `state/` (RocksDB), `directory/` (SQLite) and `lock`.
     pub data_dir: PathBuf,
     /// This node. Not 0.
     pub node_id: NodeId,

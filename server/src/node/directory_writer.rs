@@ -48,7 +48,9 @@ impl<D: DirectoryState> DirectoryWriter<D> {
                 DirectoryWork::Apply(entries) => {
                     self.directory.apply(&entries, &mut effects).map_err(failed)?;
                     NodeStats::add(&self.shared.stats.directory_entries_applied, entries.len() as u64);
-                    effects.drain(..).for_each(|effect| self.tell(effect));
+                    for effect in effects.drain(..) {
+                        self.tell(&effect);
+                    }
                     Report::DirectoryApplied { index: self.directory.applied() }
                 }
                 DirectoryWork::Checkpoint => {
@@ -65,8 +67,8 @@ impl<D: DirectoryState> DirectoryWriter<D> {
         Ok(())
     }
 
-    fn tell(&mut self, effect: DirectoryEffect) {
-        match effect {
+    fn tell(&mut self, effect: &DirectoryEffect) {
+        match *effect {
             DirectoryEffect::Answer { origin, outcome } => match outcome {
                 // Held back only for who waits here: others have their own node.
                 DirectoryOutcome::Gated { number } if origin.node == self.shared.id => {

@@ -7,6 +7,7 @@ use rove_protocol::ids::{NodeId, PartitionId};
 use rove_protocol::registry::ErrorCode;
 
 use crate::storage::raft_log::RaftLogError;
+use crate::storage::watermark::WatermarkError;
 
 /// A command was not accepted. Nothing was consumed: the same command may be proposed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,7 +90,9 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// Another process has the directory open.
-    #[error("data directory {path} is in use by another process; stop it first, or give this node a directory of its own")]
+    #[error(
+        "data directory {path} is in use by another process; stop it first, or give this node a directory of its own"
+    )]
     InUse {
         /// Which.
         path: PathBuf,
@@ -107,7 +110,9 @@ pub enum StartError {
         expected: NodeId,
     },
     /// The directory was laid out for another number of partitions.
-    #[error("the data directory has {found} conversation partitions, the configuration says {expected}; the number cannot be changed")]
+    #[error(
+        "the data directory has {found} conversation partitions, the configuration says {expected}; the number cannot be changed"
+    )]
     OtherPartitions {
         /// As on disk.
         found: u16,
@@ -117,6 +122,9 @@ pub enum StartError {
     /// The raft log cannot be opened or read.
     #[error(transparent)]
     RaftLog(#[from] RaftLogError),
+    /// The raft log has less than was synced, or nobody can tell.
+    #[error(transparent)]
+    Watermark(#[from] WatermarkError),
     /// A replica must not vote with what it found on disk.
     #[error(
         "partition {partition} is quarantined: {reason}; this copy of the partition cannot be trusted: restore the data directory \
@@ -150,6 +158,9 @@ pub enum FatalError {
     /// A write or a sync of the raft log failed: nobody knows what reached the disk, so nothing may be acknowledged any more.
     #[error("raft log: {0}")]
     RaftLog(#[from] RaftLogError),
+    /// What is synced could not be written down.
+    #[error("watermark: {0}")]
+    Watermark(#[from] WatermarkError),
     /// A replica found its log or its peers' messages impossible.
     #[error("partition {partition}: {reason}")]
     Replica {

@@ -82,6 +82,12 @@ fn carry(node: &Node, outbox: &impl Outbox) -> Result<Carried, FatalError> {
             return Ok(Carried::NotAll);
         }
     }
-    let Ok(done) = node.queue_directory(&DirectoryCommand::GateDone { number: last }) else { return Ok(Carried::NotAll) };
-    if done.blocking_recv() == Ok(DirectoryOutcome::Done) { Ok(Carried::All(rows.len() as u64)) } else { Ok(Carried::NotAll) }
+    let Ok(done) = node.queue_directory(&DirectoryCommand::GateDone { number: last }) else {
+        return Ok(Carried::NotAll);
+    };
+    if done.blocking_recv() == Ok(DirectoryOutcome::Done) {
+        Ok(Carried::All(rows.len() as u64))
+    } else {
+        Ok(Carried::NotAll)
+    }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
 use rove_core::replica::{Persist, Truncated};
 use rove_protocol::ids::PartitionId;
 
@@ -12,6 +13,7 @@ use super::handle::Shared;
 use super::replica_thread::Report;
 use super::stats::NodeStats;
 use crate::storage::raft_log::{RaftLog, Round, persist_bytes};
+use crate::storage::watermark::Synced;
 
 /// Bytes after which no further round is merged into a write: a disk that syncs 100 MB/s is busy with it for a third of a second,
 /// and a round that finds more waiting gains nothing from it.
@@ -31,12 +33,16 @@ impl LogRound {
 }
 
 /// Runs until the replica thread is gone; syncs what is left then, unless the node was killed.
+///
+/// `synced`, by partition, is kept up to what is known to be on disk.
 pub(super) fn run(
     shared: &Shared,
     log: &Arc<RaftLog>,
+    synced: &Mutex<Vec<Synced>>,
     rounds: &Receiver<LogRound>,
     reports: &Sender<Report>,
 ) -> Result<(), FatalError> {
+    let mut written_to = synced.lock().clone();
     while let Ok(first) = rounds.recv() {
         if shared.killed.load(Ordering::Acquire) {
             return Ok(());
@@ -50,6 +56,9 @@ pub(super) fn run(
             merged += 1;
             for (partition, persist) in &round.persists {
                 bytes += persist_bytes(persist);
+                if let Some(written) = written_to.get_mut(usize::from(partition.0)) {
+                    written.advance(persist);
+                }
                 write.persist(*partition, persist)?;
                 match tickets.iter_mut().find(|(of, _)| of == partition) {
                     Some((_, ticket)) => *ticket = persist.ticket,
@@ -65,6 +74,7 @@ pub(super) fn run(
         NodeStats::add(&shared.stats.log_writes, 1);
         NodeStats::add(&shared.stats.log_written_bytes, written.bytes as u64);
         if let Some(time) = written.synced {
+            synced.lock().clone_from(&written_to);
             NodeStats::add(&shared.stats.log_syncs, 1);
             NodeStats::add_time(&shared.stats.log_sync_nanos, time);
         }
@@ -73,6 +83,7 @@ pub(super) fn run(
     }
     if !shared.killed.load(Ordering::Acquire) {
         log.sync()?;
+        *synced.lock() = written_to;
     }
     Ok(())
 }

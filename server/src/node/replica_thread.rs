@@ -210,10 +210,7 @@ impl ReplicaThread {
     fn flush_if_due(&mut self, now: Instant) {
         let due = |since: Instant| now.duration_since(since) >= self.timing.flush_every;
         let behind = |lane: &Lane| lane.replica.status().applied > lane.durable;
-        let (directory, conversations) = match self.lanes.split_first() {
-            Some(split) => split,
-            None => return,
-        };
+        let Some((directory, conversations)) = self.lanes.split_first() else { return };
         let progress = &mut self.progress;
         let much = progress.unflushed >= self.timing.flush_log_bytes;
         if !progress.flushing && (much || due(progress.last_flush)) && conversations.iter().any(behind) {
@@ -300,7 +297,9 @@ impl ReplicaThread {
         for lane in &mut self.lanes {
             let partition = lane.partition();
             let mut committed: Vec<Committed> = Vec::new();
-            while let Some(outputs) = lane.replica.outputs().map_err(|reason| FatalError::Replica { partition, reason })? {
+            while let Some(outputs) =
+                lane.replica.outputs().map_err(|reason| FatalError::Replica { partition, reason })?
+            {
                 // Messages to peers go nowhere yet: a group of one has none.
                 let Outputs { persist, committed: entries, leadership_changed, messages: _ } = outputs;
                 log.persists.extend(persist.map(|persist| (partition, persist)));
@@ -342,12 +341,16 @@ impl ReplicaThread {
             }
             Report::Applied { indexes, rounds } => {
                 self.progress.state_credits += rounds;
-                indexes.into_iter().try_for_each(|(partition, index)| self.applied(partition, index))?;
+                for (partition, index) in indexes {
+                    self.applied(partition, index)?;
+                }
                 self.ready_if_caught_up();
             }
             Report::Flushed { indexes } => {
                 self.progress.flushing = false;
-                indexes.into_iter().for_each(|(partition, index)| self.durable(partition, index));
+                for (partition, index) in indexes {
+                    self.durable(partition, index);
+                }
             }
             Report::DirectoryApplied { index } => {
                 self.progress.directory_credits += 1;

@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
-use rove_core::replica::{Replica, ReplicaConfig};
+use rove_core::directory::DirectoryError;
+use rove_core::replica::{Recovered, Replica, ReplicaConfig};
 use rove_protocol::ids::PartitionId;
 use tokio::sync::Notify;
 
@@ -17,47 +18,84 @@ use super::admission::Admission;
 use super::config::{MAX_PARTITIONS, NodeConfig};
 use super::directory_writer::DirectoryWriter;
 use super::error::StartError;
+use super::flusher::Flusher;
 use super::handle::{DIRECTORY, Inner, Node, NodeRunner, Phase, Shared};
 use super::machine::{DirectoryState as _, Lane as MachineLane, SqlDirectory};
+use super::read_pool::DirectoryReader;
 use super::replica_thread::{CREDITS, Lane, Progress, REPORTS, ReplicaThread, Timing, Writers};
 use super::sinks::Sinks;
 use super::state_writer::StateWriter;
 use super::stats::NodeStats;
 use super::supervisor::{Stage, Supervisor};
 use super::tickets::TicketTable;
-use super::{flusher, gates, log_writer, raft_logger, read_pool};
+use super::{gates, log_writer, raft_logger, read_pool};
 use crate::storage::directory::DirectoryDb;
 use crate::storage::raft_log::{Identity, RaftLog};
 use crate::storage::state::{StateDb, StateOptions};
+use crate::storage::watermark::{Synced, Watermark};
 
 /// See [`Node::start`].
 pub(super) fn start(config: NodeConfig, sinks: Sinks) -> Result<(Node, NodeRunner), StartError> {
+    run(open(config)?, sinks)
+}
+
+/// Everything on disk, read and found to be sound.
+struct Opened {
+    config: NodeConfig,
+    lock: File,
+    identity: Identity,
+    log: RaftLog,
+    watermark: Watermark,
+    /// By partition.
+    synced: Vec<Synced>,
+    state: StateDb,
+    machines: Vec<MachineLane>,
+    directory: SqlDirectory,
+    /// One for each thread of the read pool, and one for the gates.
+    readers: Vec<DirectoryReader>,
+    /// By partition.
+    lanes: Vec<Lane>,
+}
+
+fn open(config: NodeConfig) -> Result<Opened, StartError> {
     check(&config)?;
     let lock = lock(&config.data_dir)?;
     let log = RaftLog::open(&config.data_dir.join("raft"))?;
+    // What is found in the log is on disk from here on: the identity is written and synced after it.
     let identity = identify(&log, &config)?;
+    let watermark = Watermark::open(&config.data_dir.join("raft-synced"))?;
     let state = StateDb::open(&config.data_dir.join("state"), &StateOptions::default())
         .map_err(|error| StartError::State(error.to_string()))?;
-    let directory_error = |error: rove_core::directory::DirectoryError| StartError::Directory(error.to_string());
-    let directory = DirectoryDb::open(&config.data_dir.join("directory")).map_err(directory_error)?;
-    // One for each thread of the pool, one for the gates.
-    let mut readers = (0..=config.read_threads)
-        .map(|_| directory.reader())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(directory_error)?;
-    let directory = SqlDirectory::load(directory).map_err(directory_error)?;
     let machines = (1..=config.partitions)
         .map(|number| MachineLane::load(&state, PartitionId(number)))
         .collect::<Result<Vec<_>, _>>()
         .map_err(StartError::State)?;
+    let directory_error = |error: DirectoryError| StartError::Directory(error.to_string());
+    let directory = DirectoryDb::open(&config.data_dir.join("directory")).map_err(directory_error)?;
+    let readers =
+        (0..=config.read_threads).map(|_| directory.reader()).collect::<Result<_, _>>().map_err(directory_error)?;
+    let directory = SqlDirectory::load(directory).map_err(directory_error)?;
 
+    let mut synced = Vec::new();
+    let mut recover = |partition, applied, durable| {
+        let recovered = log.load(partition, applied)?;
+        watermark.check(partition, &recovered)?;
+        synced.push(Synced::of(&recovered));
+        lane(&config, partition, recovered, durable)
+    };
     // What is in RocksDB before anything is written was read from its files. SQLite's may be in its log only, and not synced.
-    let mut lanes = vec![lane(&log, &config, DIRECTORY, directory.applied(), 0)?];
+    let mut lanes = vec![recover(DIRECTORY, directory.applied(), 0)?];
     for machine in &machines {
         let applied = machine.machine.applied();
-        lanes.push(lane(&log, &config, machine.partition, applied, applied)?);
+        lanes.push(recover(machine.partition, applied, applied)?);
     }
+    Ok(Opened { config, lock, identity, log, watermark, synced, state, machines, directory, readers, lanes })
+}
 
+/// Starts the threads.
+fn run(opened: Opened, sinks: Sinks) -> Result<(Node, NodeRunner), StartError> {
+    let Opened { config, lock, identity, log, watermark, synced, state, machines, directory, mut readers, lanes } =
+        opened;
     let stats = Arc::new(NodeStats::default());
     let shared = Arc::new(Shared {
         id: config.node_id,
@@ -72,7 +110,7 @@ pub(super) fn start(config: NodeConfig, sinks: Sinks) -> Result<(Node, NodeRunne
         killed: AtomicBool::new(false),
         status: Mutex::new(Vec::new()),
     });
-    let (log, state) = (Arc::new(log), Arc::new(state));
+    let (log, state, synced) = (Arc::new(log), Arc::new(state), Arc::new(Mutex::new(synced)));
     let mut supervisor = Supervisor::new(Arc::clone(&shared));
     let gates_reader = readers.pop().ok_or_else(|| StartError::Config("read_threads".to_owned()))?;
     let reads = read_pool::start(&mut supervisor, &state, readers, &stats)?;
@@ -90,10 +128,12 @@ pub(super) fn start(config: NodeConfig, sinks: Sinks) -> Result<(Node, NodeRunne
     let mut runner = NodeRunner { node: node.clone(), supervisor };
     let supervisor = &mut runner.supervisor;
 
-    let (of, log_of, out) = (Arc::clone(&shared), Arc::clone(&log), reports.clone());
-    supervisor.spawn(Stage::Pipeline, "log-writer", move || log_writer::run(&of, &log_of, &to_log, &out))?;
+    let (of, log_of, synced_of, out) = (Arc::clone(&shared), Arc::clone(&log), Arc::clone(&synced), reports.clone());
+    supervisor
+        .spawn(Stage::Pipeline, "log-writer", move || log_writer::run(&of, &log_of, &synced_of, &to_log, &out))?;
 
-    let writer = StateWriter { shared: Arc::clone(&shared), state: Arc::clone(&state), lanes: machines, sink: sinks.effects };
+    let writer =
+        StateWriter { shared: Arc::clone(&shared), state: Arc::clone(&state), lanes: machines, sink: sinks.effects };
     let out = reports.clone();
     supervisor.spawn(Stage::Pipeline, "state-writer", move || writer.run(&to_state, &out))?;
 
@@ -107,8 +147,8 @@ pub(super) fn start(config: NodeConfig, sinks: Sinks) -> Result<(Node, NodeRunne
     let out = reports.clone();
     supervisor.spawn(Stage::Pipeline, "directory-writer", move || writer.run(&to_directory, &out))?;
 
-    let (of, state_of, log_of) = (Arc::clone(&shared), Arc::clone(&state), Arc::clone(&log));
-    supervisor.spawn(Stage::Pipeline, "flusher", move || flusher::run(&of, &state_of, &log_of, &to_flush, &reports))?;
+    let flusher = Flusher { shared: Arc::clone(&shared), state, log, watermark, synced, written: Vec::new() };
+    supervisor.spawn(Stage::Pipeline, "flusher", move || flusher.run(&to_flush, &reports))?;
 
     let carrier = node.clone();
     supervisor.spawn(Stage::Helper, "gates", move || gates::run(&carrier, &gates_reader, &gates_woken))?;
@@ -152,8 +192,7 @@ fn check(config: &NodeConfig) -> Result<(), StartError> {
 fn lock(dir: &Path) -> Result<File, StartError> {
     let error = |source| StartError::DataDir { path: dir.to_owned(), source };
     fs::create_dir_all(dir).map_err(error)?;
-    let file =
-        OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("lock")).map_err(error)?;
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("lock")).map_err(error)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StartError::InUse { path: dir.to_owned() }),
@@ -163,9 +202,14 @@ fn lock(dir: &Path) -> Result<File, StartError> {
 
 /// Makes sure that the directory is this node's, and counts this boot.
 fn identify(log: &RaftLog, config: &NodeConfig) -> Result<Identity, StartError> {
-    let found = log.identity()?.unwrap_or(Identity { node: config.node_id, partitions: config.partitions, incarnation: 0 });
+    let found =
+        log.identity()?.unwrap_or(Identity { node: config.node_id, partitions: config.partitions, incarnation: 0 });
     if found.node != config.node_id {
-        return Err(StartError::OtherNode { path: config.data_dir.clone(), found: found.node, expected: config.node_id });
+        return Err(StartError::OtherNode {
+            path: config.data_dir.clone(),
+            found: found.node,
+            expected: config.node_id,
+        });
     }
     if found.partitions != config.partitions {
         return Err(StartError::OtherPartitions { found: found.partitions, expected: config.partitions });
@@ -176,14 +220,7 @@ fn identify(log: &RaftLog, config: &NodeConfig) -> Result<Identity, StartError> 
 }
 
 /// The replica of `partition`, from what is on disk.
-fn lane(
-    log: &RaftLog,
-    config: &NodeConfig,
-    partition: PartitionId,
-    applied: u64,
-    durable: u64,
-) -> Result<Lane, StartError> {
-    let recovered = log.load(partition, applied)?;
+fn lane(config: &NodeConfig, partition: PartitionId, recovered: Recovered, durable: u64) -> Result<Lane, StartError> {
     // A group of one, until clusters are formed. The replica's number is the node's until it is rebuilt for the first time.
     let id = config.node_id.0;
     let replica_config = ReplicaConfig::new(partition, id, vec![id]);

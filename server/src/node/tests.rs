@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use rove_core::command::{Actor, ConversationCommand, ConversationOutcome, Effect};
 use rove_core::conversation::{PartitionRow, read};
 use rove_core::directory::{Credentials, Digest, DirectoryCommand, DirectoryOutcome, Handle, NewDevice, NewToken};
+use rove_protocol::extension::Extensions;
 use rove_protocol::ids::{AccountId, ConversationId, DeviceId, NodeId, PartitionId, PostNo, Seq, WriterId};
 use rove_protocol::message::{Body as _, Post};
 use rove_protocol::registry::{ContentType, ErrorCode, EventKind};
@@ -41,7 +42,13 @@ async fn create(node: &Node, actor: Actor, peer: AccountId) -> ConversationId {
     id
 }
 
-fn post(node: &Node, id: ConversationId, actor: Actor, writer: u8, number: u64) -> oneshot::Receiver<ConversationOutcome> {
+fn post(
+    node: &Node,
+    id: ConversationId,
+    actor: Actor,
+    writer: u8,
+    number: u64,
+) -> oneshot::Receiver<ConversationOutcome> {
     let post = Post {
         post_no: PostNo(number),
         kind: EventKind::Message,
@@ -50,7 +57,7 @@ fn post(node: &Node, id: ConversationId, actor: Actor, writer: u8, number: u64) 
         crypto_epoch: 0,
         mentions: Vec::new().into(),
         body: Bytes::from(format!("{writer}/{number}")),
-        extensions: Default::default(),
+        extensions: Extensions::default(),
     };
     let command = ConversationCommand::Post {
         conversation: id,
@@ -165,7 +172,8 @@ async fn after_a_graceful_stop_nothing_is_replayed() {
     for answer in answers {
         seq(answer).await;
     }
-    let refused = node.propose_conversation(PartitionId(1), &ConversationCommand::CreateDirect { actor: ALICE, peer: BOB });
+    let refused =
+        node.propose_conversation(PartitionId(1), &ConversationCommand::CreateDirect { actor: ALICE, peer: BOB });
     assert_eq!(refused.unwrap_err(), ProposeError::Stopping);
     drop(node);
     let (node, _runner) = start(dir.path()).await;
@@ -219,8 +227,26 @@ async fn a_log_that_lost_what_the_state_has_is_quarantined() {
     runner.stop().await.unwrap();
     drop(node);
     std::fs::remove_dir_all(dir.path().join("raft")).unwrap();
+    std::fs::remove_file(dir.path().join("raft-synced")).unwrap();
     let error = Node::start(config(dir.path()), Sinks::none()).map(|_| ()).unwrap_err();
     assert!(matches!(error, StartError::Quarantined { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_old_copy_of_the_log_is_refused_even_without_the_state_to_contradict_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, runner) = start(dir.path()).await;
+    let id = create(&node, ALICE, BOB).await;
+    image(&dir.path().join("raft"), &dir.path().join("old"));
+    seq(post(&node, id, ALICE, 1, 1)).await;
+    runner.stop().await.unwrap();
+    drop(node);
+    for gone in ["raft", "state", "directory"] {
+        std::fs::remove_dir_all(dir.path().join(gone)).unwrap();
+    }
+    std::fs::rename(dir.path().join("old"), dir.path().join("raft")).unwrap();
+    let error = Node::start(config(dir.path()), Sinks::none()).map(|_| ()).unwrap_err();
+    assert!(matches!(error, StartError::Watermark(_)), "{error}");
 }
 
 #[tokio::test]
@@ -274,7 +300,8 @@ async fn a_revocation_returns_when_every_partition_refuses_the_device() {
     let revoked = Arc::new(Revoked::default());
     let sinks = Sinks { directory: Arc::clone(&revoked) as Arc<dyn DirectorySink>, ..Sinks::none() };
     let (node, _runner) = start_with(dir.path(), sinks).await;
-    let DirectoryOutcome::SignedIn { account, device } = node.propose_directory(&sign_up("alice")).await.unwrap() else {
+    let DirectoryOutcome::SignedIn { account, device } = node.propose_directory(&sign_up("alice")).await.unwrap()
+    else {
         panic!("not signed in");
     };
     let actor = Actor { account, device };
@@ -334,7 +361,7 @@ async fn a_panicking_thread_takes_the_node_down_loudly() {
     assert!(matches!(failure, FatalError::Panicked { name: "state-writer", .. }), "{failure}");
     assert!(!node.ready().await);
     assert_eq!(node.propose_conversation(node.partition_of(id), &command).unwrap_err(), ProposeError::Stopping);
-    assert!(runner.stop().await.is_ok() , "it was reported already");
+    assert!(runner.stop().await.is_ok(), "it was reported already");
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ pub(super) const MAX_TICKETS: usize = 128 * 1024;
 const COUNTER_BITS: u32 = 40;
 
 /// Locks of the table: callers, and the writers that answer, rarely meet on one.
-const SHARDS: usize = 16;
+const SHARDS: u8 = 16;
 
 /// How the waiting one is told.
 pub(super) enum Waiter {
@@ -117,7 +117,7 @@ impl TicketTable {
 
     fn shard(&self, ticket: u64) -> &Mutex<HashMap<u64, Entry>> {
         // The low bits are the counter, so neighbours go to different locks.
-        &self.shards[(ticket % SHARDS as u64) as usize]
+        &self.shards[usize::from(ticket.to_le_bytes()[0] % SHARDS)]
     }
 }
 

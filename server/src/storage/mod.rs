@@ -3,3 +3,4 @@
 pub mod directory;
 pub mod raft_log;
 pub mod state;
+pub mod watermark;

@@ -69,7 +69,9 @@ pub enum RaftLogError {
         message: String,
     },
     /// A write failed. Nothing after it may be acknowledged.
-    #[error("writing the raft log: {message}; free space or replace the disk, then start again: nothing acknowledged is lost")]
+    #[error(
+        "writing the raft log: {message}; free space or replace the disk, then start again: nothing acknowledged is lost"
+    )]
     Write {
         /// What the engine said.
         message: String,
@@ -115,15 +117,10 @@ impl MessageExt for Entries {
 }
 
 /// One write to the log, of any number of partitions. See [`RaftLog::write`].
+#[derive(Default)]
 pub struct Round {
     batch: LogBatch,
     sync: bool,
-}
-
-impl Default for Round {
-    fn default() -> Self {
-        Self { batch: LogBatch::default(), sync: false }
-    }
 }
 
 impl Round {
@@ -309,7 +306,9 @@ mod tests {
     const TWO: PartitionId = PartitionId(2);
 
     fn entries(range: std::ops::RangeInclusive<u64>, term: u64) -> Vec<LogEntry> {
-        range.map(|index| LogEntry { index, term, data: format!("{term}/{index}").into(), ..LogEntry::default() }).collect()
+        range
+            .map(|index| LogEntry { index, term, data: format!("{term}/{index}").into(), ..LogEntry::default() })
+            .collect()
     }
 
     fn persist(entries: Vec<LogEntry>, term: u64, commit: u64) -> Persist {
@@ -379,8 +378,9 @@ mod tests {
         let open = || RaftLog::open_with(dir.path(), 16 * 1024, 64 * 1024).unwrap();
         let log = open();
         write(&log, TWO, &persist(entries(1..=3, 1), 1, 3));
-        for index in 1..=200 {
-            let data = vec![index as u8; 4_096];
+        for byte in 1..=200u8 {
+            let data = vec![byte; 4_096];
+            let index = u64::from(byte);
             let entry = LogEntry { index, term: 1, data: data.into(), ..LogEntry::default() };
             write(&log, ONE, &persist(vec![entry], 1, index - 1));
             if index % 20 == 0 {

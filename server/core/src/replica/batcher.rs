@@ -99,7 +99,9 @@ mod tests {
 
     fn filled(sizes: &[usize]) -> Batcher {
         let mut batcher = Batcher::default();
-        sizes.iter().for_each(|size| batcher.push(envelope(*size)));
+        for size in sizes {
+            batcher.push(envelope(*size));
+        }
         batcher
     }
 

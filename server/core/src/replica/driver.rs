@@ -238,7 +238,10 @@ impl Replica {
 
     /// Everything up to this [`Persist`] is written, and synced where it must be.
     pub fn persisted(&mut self, ticket: u64) {
-        self.outstanding.iter_mut().take_while(|waiting| waiting.ticket <= ticket).for_each(|waiting| waiting.waits = false);
+        self.outstanding
+            .iter_mut()
+            .take_while(|waiting| waiting.ticket <= ticket)
+            .for_each(|waiting| waiting.waits = false);
         self.settle();
     }
 

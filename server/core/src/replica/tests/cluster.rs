@@ -7,8 +7,8 @@ use rove_protocol::ids::PartitionId;
 use slog::{Discard, Logger, o};
 
 use crate::replica::{
-    GroupMember, PeerMessage, Persist, ProposeError, Recovered, Replica, ReplicaConfig, ReplicaError, ReplicaRole, StepError,
-    Truncated,
+    GroupMember, PeerMessage, Persist, ProposeError, Recovered, Replica, ReplicaConfig, ReplicaError, ReplicaRole,
+    StepError, Truncated,
 };
 
 /// What survives a loss of power, and what is on its way there.
@@ -56,7 +56,11 @@ impl Machine {
 
     /// What was proposed, without the empty entries of new leaders.
     pub(super) fn values(&self) -> Vec<String> {
-        self.log.iter().filter(|(_, data)| !data.is_empty()).map(|(_, data)| String::from_utf8_lossy(data).into_owned()).collect()
+        self.log
+            .iter()
+            .filter(|(_, data)| !data.is_empty())
+            .map(|(_, data)| String::from_utf8_lossy(data).into_owned())
+            .collect()
     }
 }
 
@@ -103,7 +107,9 @@ impl Cluster {
         for id in 1..=size {
             cluster.members.insert(id, Member { replica: None, disk: Disk::default(), machine: Machine::default() });
         }
-        (1..=size).for_each(|id| cluster.restart(id).unwrap());
+        for id in 1..=size {
+            cluster.restart(id).unwrap();
+        }
         cluster
     }
 
@@ -150,6 +156,13 @@ impl Cluster {
 
     pub(super) fn slow_disk(&mut self, id: GroupMember, slow: bool) {
         self.members.get_mut(&id).unwrap().disk.slow = slow;
+    }
+
+    /// Nothing is synced any more unless somebody asks for it.
+    pub(super) fn slow_disks(&mut self) {
+        for member in self.members.values_mut() {
+            member.disk.slow = true;
+        }
     }
 
     fn loses(&mut self) -> bool {

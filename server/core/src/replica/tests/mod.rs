@@ -135,7 +135,7 @@ fn every_value_is_applied_everywhere_although_a_third_of_the_messages_is_lost() 
 fn nothing_is_committed_before_a_majority_has_it_on_disk() {
     let mut cluster = Cluster::new(3);
     let leader = cluster.elect(&ALL);
-    ALL.into_iter().for_each(|id| cluster.slow_disk(id, true));
+    cluster.slow_disks();
     cluster.propose(leader, "a").unwrap();
     cluster.settle();
     let before = cluster.replica(leader).status();
@@ -171,7 +171,7 @@ fn followers_alone_can_commit_but_the_leader_applies_only_what_its_own_disk_has(
 fn writes_that_pile_up_are_persisted_in_order_and_acknowledged_together() {
     let mut cluster = Cluster::new(3);
     let leader = cluster.elect(&ALL);
-    ALL.into_iter().for_each(|id| cluster.slow_disk(id, true));
+    cluster.slow_disks();
     for value in ["a", "b", "c"] {
         cluster.propose(leader, value).unwrap();
         cluster.settle();

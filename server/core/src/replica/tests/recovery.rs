@@ -2,18 +2,16 @@
 
 use raft::eraftpb::{Entry, HardState, Message, MessageType};
 
-use super::cluster::{Cluster, config, logger};
 use super::ALL;
-use crate::replica::{
-    MessageError, PeerMessage, Recovered, Replica, ReplicaError, ReplicaRole, StepError, Truncated,
-};
+use super::cluster::{Cluster, config, logger};
+use crate::replica::{MessageError, PeerMessage, Recovered, Replica, ReplicaError, ReplicaRole, StepError, Truncated};
 
 #[test]
 fn an_acknowledged_value_survives_the_loss_of_everything_unsynced_on_all_three() {
     let mut cluster = Cluster::new(3);
     let leader = cluster.elect(&ALL);
     cluster.post("kept", leader);
-    ALL.into_iter().for_each(|id| cluster.slow_disk(id, true));
+    cluster.slow_disks();
     cluster.propose(leader, "not acknowledged").unwrap();
     cluster.settle();
     assert_eq!(cluster.values(leader), ["kept"]);
@@ -54,7 +52,7 @@ fn a_follower_that_lost_what_it_had_not_synced_catches_up() {
 #[test]
 fn a_vote_that_was_not_synced_was_not_given() {
     let mut cluster = Cluster::new(3);
-    ALL.into_iter().for_each(|id| cluster.slow_disk(id, true));
+    cluster.slow_disks();
     // Replica 1 stands first (its time-out is the shortest); nobody's vote is on disk, its own included.
     cluster.tick(40);
     for id in ALL {
@@ -96,7 +94,9 @@ fn the_log_is_truncated_only_below_what_is_applied_and_durable() {
     let mut cluster = Cluster::new(1);
     cluster.replica(1).campaign_if_alone();
     cluster.settle();
-    (0..10).for_each(|value: u32| cluster.propose(1, &value.to_string()).unwrap());
+    for value in 0..10 {
+        cluster.propose(1, &value.to_string()).unwrap();
+    }
     cluster.settle();
     let status = cluster.replica(1).status();
     assert_eq!(cluster.replica(1).state_durable(0), None);
@@ -178,9 +178,10 @@ fn message(kind: MessageType, term: u64) -> Message {
 
 #[test]
 fn a_heartbeat_that_commits_what_the_log_has_lost_quarantines_the_replica() {
-    let mut replica = Replica::recover(config(1, 3), found(2, 1, &[(1, 1)], (0, 0), 1), &logger()).unwrap_or_else(|error| {
-        panic!("{error}");
-    });
+    let mut replica =
+        Replica::recover(config(1, 3), found(2, 1, &[(1, 1)], (0, 0), 1), &logger()).unwrap_or_else(|error| {
+            panic!("{error}");
+        });
     let mut heartbeat = message(MessageType::MsgHeartbeat, 2);
     heartbeat.commit = 7;
     assert_eq!(
