@@ -1,6 +1,8 @@
 //! The edge, spoken to in raw `rove/1`: a node on a directory of its own, an endpoint on loopback, and clients that write
 //! frames by hand.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -399,7 +401,7 @@ async fn an_inbox_tells_what_changed_after_its_cursors_with_small_events_inside(
     let group = a.group(&[bob.account]).await;
     let b = world.session(&bob).await;
     let mut inbox = b.inbox().await;
-    let mut lines = vec![inbox.line().await, inbox.line().await];
+    let mut lines = [inbox.line().await, inbox.line().await];
     lines.sort_by_key(|line| line.conversation != direct);
     assert_eq!([lines[0].conversation, lines[1].conversation], [direct, group]);
     assert!(lines.iter().all(|line| line.event.is_some()));

@@ -4,6 +4,8 @@
 //! hold up nothing but itself. quinn's own defaults are an unlimited connection window and 1.25 MB a stream: a client
 //! that never reads could be handed hundreds of megabytes, so everything is set here.
 
+#![allow(clippy::cast_possible_truncation, reason = "constants far below what is cut off")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

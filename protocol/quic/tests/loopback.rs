@@ -1,5 +1,7 @@
 //! The seam against a real quinn server on the loopback interface.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::net::SocketAddr;
 
 use bytes::Bytes;

@@ -29,7 +29,9 @@ impl Accounts for BTreeSet<AccountId> {
         self.contains(&account)
     }
     fn each(&self, visit: &mut dyn FnMut(AccountId)) {
-        self.iter().for_each(|account| visit(*account));
+        for account in self {
+            visit(*account);
+        }
     }
 }
 
@@ -41,7 +43,9 @@ impl<V> Accounts for BTreeMap<AccountId, V> {
         self.contains_key(&account)
     }
     fn each(&self, visit: &mut dyn FnMut(AccountId)) {
-        self.keys().for_each(|account| visit(*account));
+        for account in self.keys() {
+            visit(*account);
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use rove_protocol::wire::List;
 
 use super::entitlement;
 use super::session::Session;
-use crate::node::CallError;
+use crate::node::{CallError, ProposeError};
 
 /// How long a command may take. The node answers much sooner, or says that it cannot; this is for what nobody thought of.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -89,10 +89,9 @@ fn changes(members: &List<MemberChange>) -> Vec<(AccountId, Role)> {
 /// Runs a command that is answered with a conversation.
 async fn propose(session: &Session, id: ConversationId, command: &ConversationCommand) -> Result<Vec<u8>, ErrorCode> {
     let node = &session.edge.node;
-    let answer = node.propose_conversation(node.partition_of(id), command).map_err(|error| error.code())?;
-    let outcome = match tokio::time::timeout(ANSWER_WITHIN, answer).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(_)) | Err(_) => return Err(ErrorCode::Unavailable),
+    let answer = node.propose_conversation(node.partition_of(id), command).map_err(ProposeError::code)?;
+    let Ok(Ok(outcome)) = tokio::time::timeout(ANSWER_WITHIN, answer).await else {
+        return Err(ErrorCode::Unavailable);
     };
     match outcome {
         ConversationOutcome::Conversation(_) => describe(session, id, AccountId(0)).await,
@@ -178,7 +177,7 @@ async fn must_exist(session: &Session, accounts: Vec<AccountId>) -> Result<(), E
 
 /// What a read of the directory gave.
 pub(super) fn directory<T>(result: Result<Result<T, DirectoryError>, CallError>) -> Result<T, ErrorCode> {
-    result.map_err(|error| error.code())?.map_err(|error| {
+    result.map_err(CallError::code)?.map_err(|error| {
         tracing::error!(%error, "the directory cannot be read");
         ErrorCode::Internal
     })
@@ -186,7 +185,7 @@ pub(super) fn directory<T>(result: Result<Result<T, DirectoryError>, CallError>)
 
 /// What a read of conversation state gave.
 pub(super) fn state<T>(result: Result<Result<T, ReadError>, CallError>) -> Result<T, ErrorCode> {
-    result.map_err(|error| error.code())?.map_err(|error| {
+    result.map_err(CallError::code)?.map_err(|error| {
         tracing::error!(%error, "conversation state cannot be read");
         ErrorCode::Internal
     })

@@ -59,13 +59,11 @@ pub(super) async fn serve(
     let mut machine = Machine::new(&session.limits);
     let open = loop {
         let Some(frame) = incoming.next().await? else { return Ok(()) };
-        match ConversationUp::decode(frame).map_err(Violation::from)? {
-            Some(frame) => match machine.on_frame(frame)? {
-                ConversationUp::Open(open) => break open,
-                // The machine lets nothing else through.
-                ConversationUp::Post(_) | ConversationUp::Mark(_) => return Ok(()),
-            },
-            None => {}
+        let Some(frame) = ConversationUp::decode(frame).map_err(Violation::from)? else { continue };
+        match machine.on_frame(frame)? {
+            ConversationUp::Open(open) => break open,
+            // The machine lets nothing else through.
+            ConversationUp::Post(_) | ConversationUp::Mark(_) => return Ok(()),
         }
     };
     match Stream::open(session, &open).await {
@@ -374,7 +372,7 @@ impl Pending {
                 Err(oneshot::error::TryRecvError::Closed) => Err(ErrorCode::Unavailable),
             },
         };
-        Some(frame_of(self.post_no, outcome))
+        Some(frame_of(self.post_no, &outcome))
     }
 }
 
@@ -387,7 +385,7 @@ async fn answered(pending: &mut VecDeque<Pending>) -> (PostNo, Bytes) {
     };
     let post_no = front.post_no;
     pending.pop_front();
-    (post_no, frame_of(post_no, outcome))
+    (post_no, frame_of(post_no, &outcome))
 }
 
 /// The page that is being read; never if none is.
@@ -399,7 +397,7 @@ async fn read_of(page: &mut Option<PageRead>) -> Result<Page, ErrorCode> {
 }
 
 /// The frame that answers a post. A code is a refusal that consumed nothing: the same post may come again.
-fn frame_of(post_no: PostNo, outcome: Result<ConversationOutcome, ErrorCode>) -> Bytes {
+fn frame_of(post_no: PostNo, outcome: &Result<ConversationOutcome, ErrorCode>) -> Bytes {
     let refused = |code, retry_after_ms| Refused { post_no, code, consumed: false, expected: post_no, retry_after_ms };
     let frame = match outcome {
         Ok(ConversationOutcome::Posted(posted)) => {
@@ -414,12 +412,12 @@ fn frame_of(post_no: PostNo, outcome: Result<ConversationOutcome, ErrorCode>) ->
             retry_after_ms: 0,
         }
         .to_frame(),
-        Ok(ConversationOutcome::Failed(code)) => refused(code, 0).to_frame(),
+        Ok(ConversationOutcome::Failed(code)) => refused(*code, 0).to_frame(),
         // Not what posts are answered with.
         Ok(ConversationOutcome::Conversation(_) | ConversationOutcome::Done) => {
             refused(ErrorCode::Internal, 0).to_frame()
         }
-        Err(code) => refused(code, control::RETRY_AFTER_MS).to_frame(),
+        Err(code) => refused(*code, control::RETRY_AFTER_MS).to_frame(),
     };
     frame.into()
 }

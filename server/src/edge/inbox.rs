@@ -121,7 +121,9 @@ impl Inbox {
             if newer.is_empty() {
                 subscriber.inbox_wake.notified().await;
             } else {
-                newer.into_iter().for_each(|conversation| _ = subscriber.mark(conversation));
+                for conversation in newer {
+                    subscriber.mark(conversation);
+                }
                 let _ = tokio::time::timeout(ROUND, subscriber.inbox_wake.notified()).await;
             }
         }

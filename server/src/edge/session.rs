@@ -36,6 +36,7 @@ use super::frames::{Incoming, Outgoing};
 use super::hub::{Link, Subscriber};
 use super::stats::{Counted, EdgeStats};
 use super::{Shared, control, conversation, fetch, inbox};
+use crate::node::CallError;
 
 /// The minor version of `rove/1` spoken here.
 const MINOR: u16 = 0;
@@ -194,7 +195,7 @@ async fn greet(edge: &Arc<Shared>, connection: &Connection, closer: &Closer) -> 
     connection.quinn().set_receive_window(quinn::VarInt::from_u32(rove_quic::config::SERVER_WINDOW));
     let mut outgoing = Outgoing::new(send);
     outgoing.set_priority(priority::CONTROL);
-    outgoing.answer(welcome(edge, &subscriber, hello.minor, &limits).to_frame());
+    outgoing.answer(welcome(edge, &subscriber, &limits).to_frame());
     debug!(session = %id, %account, device = %hello.device, client = hello.client, "session");
     let session = Arc::new(Session {
         edge: edge.clone(),
@@ -211,12 +212,13 @@ fn ended() -> Failed {
     Failed::Code(ErrorCode::None, "the control stream ended")
 }
 
-fn welcome(edge: &Shared, subscriber: &Subscriber, minor: u16, limits: &Limits) -> Welcome {
+fn welcome(edge: &Shared, subscriber: &Subscriber, limits: &Limits) -> Welcome {
     Welcome {
         session: subscriber.session,
         account: subscriber.account,
         node: edge.node.id(),
-        minor: minor.min(MINOR),
+        // The first is the only one so far: whatever the client knows beyond it is not spoken.
+        minor: MINOR,
         server_time_ms: edge.hub.now_ms(),
         heartbeat_ms: u32::try_from(edge.hub.heartbeat().as_millis()).unwrap_or(u32::MAX),
         limits: limits.clone(),
@@ -238,7 +240,7 @@ async fn authenticate(edge: &Shared, hello: &Hello) -> Result<AccountId, ErrorCo
         let state = directory.account(row.account)?.map(|account| account.state);
         Ok(Some((row, state)))
     };
-    let found = edge.node.read_directory(read).await.map_err(|error| error.code())?;
+    let found = edge.node.read_directory(read).await.map_err(CallError::code)?;
     let found = found.map_err(|error| {
         tracing::error!(%error, "the directory cannot be read");
         ErrorCode::Internal

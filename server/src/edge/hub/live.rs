@@ -182,8 +182,8 @@ mod tests {
     #[test]
     fn a_stream_gets_what_follows_its_cursor_as_far_as_it_has_room() {
         let live = Live::new();
-        for seq in 5..=9 {
-            live.push(Seq(seq), frame(seq as u8, 10));
+        for seq in 5..=9u8 {
+            live.push(Seq(seq.into()), frame(seq, 10));
         }
         let tail = live.tail(Seq(6), 25);
         assert_eq!(tail, Tail { frames: vec![frame(7, 10), frame(8, 10)], head: Seq(9), missed: false });

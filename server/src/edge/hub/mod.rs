@@ -83,7 +83,8 @@ pub struct Hub {
 impl Hub {
     /// A hub without sessions.
     pub fn new(config: &HubConfig) -> Arc<Self> {
-        let started_ms = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_millis() as u64);
+        let started_ms =
+            SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         let heartbeat_ms = u64::try_from(config.heartbeat.as_millis()).unwrap_or(u64::MAX);
         Arc::new(Self {
             lives: Mutex::default(),

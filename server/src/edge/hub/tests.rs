@@ -33,7 +33,7 @@ fn event(seq: u64) -> Effect {
         conversation: CHAT,
         seq: Seq(seq),
         message_id: MessageId(seq * 100),
-        body: Bytes::from(vec![seq as u8; 20]),
+        body: Bytes::from(vec![7; 20]),
     }
 }
 
