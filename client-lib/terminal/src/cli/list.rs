@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use rove_client::registry::ConversationKind;
-use rove_client::{ConversationSummary, TimelineItem};
+use rove_client::{Client, ConversationSummary, TimelineItem};
 use serde_json::json;
 
 use super::args::{ListArgs, NewGroupArgs};
@@ -14,6 +14,8 @@ use super::output::{local, print_json, print_line};
 use super::{profile, target};
 use crate::ui::wrap::{clean_line, cut, pad};
 
+/// How long the server may take to name one account; without a name its number is shown.
+const NAMING: Duration = Duration::from_secs(2);
 /// Columns of a title.
 const TITLE: usize = 28;
 /// Columns of the last message: with the rest it makes some hundred.
@@ -28,7 +30,8 @@ pub async fn run(at: Option<&Path>, args: &ListArgs) -> Result<(), Failure> {
     if let Err(failure) = target::synced(&client, Duration::from_secs(args.wait)).await {
         eprintln!("rove: {failure}; this is what is known here");
     }
-    for summary in client.conversations()?.list() {
+    for mut summary in client.conversations()?.list() {
+        name_peer(&client, &mut summary).await;
         if args.json {
             print_json(&to_json(&summary))?;
         } else {
@@ -37,6 +40,15 @@ pub async fn run(at: Option<&Path>, args: &ListArgs) -> Result<(), Failure> {
     }
     client.close().await;
     Ok(())
+}
+
+/// The other's handle, if the list was quicker than the server's answer to who that is.
+async fn name_peer(client: &Client, summary: &mut ConversationSummary) {
+    if let Some(peer) = summary.peer.as_mut().filter(|peer| peer.handle.is_empty())
+        && let Ok(Ok(info)) = tokio::time::timeout(NAMING, client.account_info(peer.account)).await
+    {
+        *peer = info;
+    }
 }
 
 fn to_json(summary: &ConversationSummary) -> serde_json::Value {
@@ -62,7 +74,7 @@ fn to_json(summary: &ConversationSummary) -> serde_json::Value {
 fn to_text(summary: &ConversationSummary, zone: &TimeZone) -> String {
     let name = match &summary.peer {
         Some(peer) if !peer.handle.is_empty() => peer.handle.clone(),
-        Some(peer) => format!("#{}", peer.account),
+        Some(peer) => format!("account {}", peer.account),
         None => format!("#{}", summary.title),
     };
     let unread = if summary.unread > 0 { format!("{} unread", summary.unread) } else { String::new() };

@@ -87,10 +87,24 @@ pub fn event_text(author: &str, stored: &StoredEvent, zone: &TimeZone) -> String
             format!("{time} {author}: {text}")
         }
         (kind, ContentType::Text, Some(text)) => {
-            format!("{time} * {author}: {kind} of {}: {}", event.refers_to, clean_line(text))
+            format!("{time} * {author} {} {}: {}", deed(kind), event.refers_to, clean_line(text))
         }
-        (kind, ..) => format!("{time} * {author}: {kind}"),
+        (kind, ..) => format!("{time} * {author} {}", deed(kind)),
     }
+}
+
+/// What an event does, in words.
+fn deed(kind: EventKind) -> String {
+    match kind {
+        EventKind::Edit => "edited",
+        EventKind::Deletion => "took a message back",
+        EventKind::Reaction => "reacted to",
+        EventKind::Created => "made this conversation",
+        EventKind::MembersChanged => "changed the members",
+        EventKind::SettingsChanged => "changed the title",
+        other => return format!("did something this version does not know ({other})"),
+    }
+    .to_owned()
 }
 
 /// Two digits a byte.

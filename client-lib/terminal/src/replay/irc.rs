@@ -8,8 +8,8 @@ use std::fmt;
 
 use rove_protocol::limits;
 
-/// Minutes of a day, where the clock of a transcript starts again.
-const DAY_MINUTES: u32 = 24 * 60;
+/// Minutes of half a day, where the clock of a transcript may start again.
+const HALF_DAY_MINUTES: u32 = 12 * 60;
 
 /// One thing somebody said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub struct Counts {
     pub malformed: u64,
     /// Lines posted with U+FFFD for bytes that are no UTF-8.
     pub repaired: u64,
-    /// Lines whose clock was behind that of the line before by less than half a day.
+    /// Lines whose clock was behind that of the line before by less than a quarter of a day.
     pub clock_back: u64,
 }
 
@@ -249,27 +249,32 @@ fn two_digits(text: &str) -> Option<u32> {
     (text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok()).flatten()
 }
 
-/// A clock that only shows the time of day, made to run on.
+/// A clock that shows the time of day, of twelve or of 24 hours, made to run on.
 #[derive(Default)]
 struct Clock {
-    day: u32,
+    /// What is added to a stamp: whole half days.
+    base: u32,
     minute: Option<u32>,
 }
 
 impl Clock {
-    /// Goes on to a stamp; true if the stamp was behind and is ignored. More than half a day behind is the next day.
+    /// Goes on to a stamp; true if the stamp was behind and is ignored. A quarter of a day behind or more is no slip: the
+    /// clock has begun anew, at midnight or, if it has twelve hours, at noon.
     fn advance(&mut self, stamp: u32) -> bool {
-        match self.minute {
-            Some(last) if stamp < last && last - stamp > DAY_MINUTES / 2 => self.day += 1,
-            Some(last) if stamp < last => return true,
-            _ => {}
+        let last = self.minute.unwrap_or(0);
+        let mut base = self.base;
+        while base + stamp < last {
+            if last - (base + stamp) < HALF_DAY_MINUTES / 2 {
+                return true;
+            }
+            base += HALF_DAY_MINUTES;
         }
-        self.minute = Some(stamp);
+        (self.base, self.minute) = (base, Some(base + stamp));
         false
     }
 
     fn minute(&self) -> u32 {
-        self.day * DAY_MINUTES + self.minute.unwrap_or(0)
+        self.minute.unwrap_or(0)
     }
 }
 
@@ -344,6 +349,15 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_of_twelve_hours_runs_on_at_noon() {
+        let transcript =
+            parse(b"[12:59] <a> 1\n[01:00] <a> 2\n[11:59] <a> 3\n[12:00] <a> 4\n[12:30] <a> 5\n[01:00] <a> 6\n");
+        let minutes: Vec<u32> = transcript.lines.iter().map(|line| line.minute).collect();
+        assert_eq!(minutes, [779, 780, 1439, 1440, 1470, 1500]);
+        assert_eq!(transcript.counts.clock_back, 0);
+    }
+
+    #[test]
     fn bytes_that_are_no_utf_8_are_mended_and_counted() {
         let transcript = parse(b"\xef\xbb\xbf[00:00] <a> caf\xe9\n[00:00] <a> caf\xc3\xa9\n");
         let texts: Vec<&str> = transcript.lines.iter().map(|line| line.text.as_str()).collect();
@@ -405,6 +419,7 @@ mod tests {
             posted += transcript.lines.len() as u64;
         }
         assert_eq!(sums.messages + sums.actions, posted);
+        assert!(sums.clock_back < 50, "{sums}");
         assert_eq!(posted + sums.notices + sums.empty + sums.blank + sums.malformed, 12_500);
     }
 
