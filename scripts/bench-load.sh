@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The whole system under load, one kind after the other: rows for benches/RESULTS.md. BENCH_SECONDS (default 10) for
-# each; BENCH_DIR is where the server's data goes (default: the directory for temporary files), so which disk is measured.
+# each; BENCH_DIR is where the server's data goes, so which disk is measured (default: beside what cargo builds, as the
+# directory for temporary files may be in memory, where an fsync costs nothing).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -8,7 +9,9 @@ cd "$(dirname "$0")/.."
 cargo build --release --locked --package rove-server --package rove-benches --bins
 load="$(target_dir)/release/rove-load"
 seconds=${BENCH_SECONDS:-10}
-common=(--dir "${BENCH_DIR:-${TMPDIR:-/tmp}}")
+dir=${BENCH_DIR:-$(target_dir)/bench-load}
+mkdir -p "$dir"
+common=(--dir "$dir")
 
 step "one post at a time" "$load" "${common[@]}" posts --sessions 1 --window 1 --seconds "$seconds"
 step "posts per second" "$load" "${common[@]}" posts --seconds "$seconds"
