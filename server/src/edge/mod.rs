@@ -228,10 +228,12 @@ async fn connection(incoming: quinn::Incoming, shared: Arc<Shared>, _place: Plac
     let Some(connection) = Box::pin(handshake(incoming, &shared)).await else { return };
     let alpn = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
     match alpn.and_then(|data| data.protocol).as_deref() {
-        Some(ALPN) => session::run(shared, connection.into()).await,
+        // Boxed each, so that neither pays for the other's size for as long as it lives.
+        Some(ALPN) => Box::pin(session::run(shared, connection.into())).await,
         Some(H3) => {
             connection.set_receive_window(quinn::VarInt::from_u32(rove_quic::config::SERVER_WINDOW));
-            crate::http::serve_h3(connection, shared.http.clone(), shared.shutdown.clone()).await;
+            let served = crate::http::serve_h3(connection, shared.http.clone(), shared.shutdown.clone());
+            Box::pin(served).await;
         }
         // TLS agreed on no protocol of ours; a client that offers none gets here.
         _ => connection.close(quinn::VarInt::from_u32(ErrorCode::Unsupported.0), b"rove/1 or h3"),

@@ -166,15 +166,11 @@ async fn greet(edge: &Arc<Shared>, connection: &Connection, closer: &Closer) -> 
     }
     let hello = loop {
         let Some(frame) = incoming.next().await? else { return Err(ended()) };
-        match ControlUp::decode(frame).map_err(Violation::from)? {
-            Some(frame) => match control.on_frame(frame)? {
-                ControlUp::Hello(hello) => break hello,
-                // The machine lets nothing else through.
-                ControlUp::Request(_) | ControlUp::Suspend(_) => {
-                    return Err(Failed::Code(ErrorCode::Internal, "order"));
-                }
-            },
-            None => {}
+        let Some(frame) = ControlUp::decode(frame).map_err(Violation::from)? else { continue };
+        match control.on_frame(frame)? {
+            ControlUp::Hello(hello) => break hello,
+            // The machine lets nothing else through.
+            ControlUp::Request(_) | ControlUp::Suspend(_) => return Err(Failed::Code(ErrorCode::Internal, "order")),
         }
     };
     let account = match authenticate(edge, &hello).await {
@@ -449,19 +445,19 @@ async fn serve_stream(
         StreamType::Conversation => {
             let _counted = Counted::new(stats, |stats| &stats.conversation_streams);
             outgoing.set_priority(priority::CONVERSATION);
-            conversation::serve(session, incoming, outgoing).await
+            Box::pin(conversation::serve(session, incoming, outgoing)).await
         }
         StreamType::Inbox => {
             let _counted = Counted::new(stats, |stats| &stats.inbox_streams);
             outgoing.set_priority(priority::INBOX);
-            let result = inbox::serve(session, incoming, outgoing).await;
+            let result = Box::pin(inbox::serve(session, incoming, outgoing)).await;
             session.subscriber.stop_listening();
             result
         }
         StreamType::Fetch => {
             let _counted = Counted::new(stats, |stats| &stats.fetch_streams);
             outgoing.set_priority(priority::FETCH);
-            fetch::serve(session, incoming, outgoing).await
+            Box::pin(fetch::serve(session, incoming, outgoing)).await
         }
         _ => Ok(()),
     }
