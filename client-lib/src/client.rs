@@ -249,7 +249,7 @@ impl Client {
         Ok(client)
     }
 
-    fn start(
+    pub(crate) fn start(
         store: Store,
         loaded: Loaded,
         account: AccountRow,
@@ -264,7 +264,7 @@ impl Client {
     }
 
     /// Starts the one task that keeps the client connected.
-    fn supervise(&self) {
+    pub(crate) fn supervise(&self) {
         self.guard.tasks.spawn(supervisor::run(self.inner.clone()));
         self.guard.tasks.close();
     }

@@ -205,7 +205,7 @@ impl Conversation {
             let chunk = inner.store.events_before(self.id, upto, CHUNK.max(limit.min(4 * CHUNK))).await?;
             let Some((first, _)) = chunk.first() else { break true };
             upto = *first;
-            let mut older = decode_all(chunk)?;
+            let mut older = decode_all(&chunk)?;
             lines += older.iter().filter(|event| timeline::is_line(event.kind)).count();
             older.append(&mut events);
             events = older;
@@ -219,7 +219,7 @@ impl Conversation {
         }
         let from = if complete { Seq(0) } else { events.first().map_or(before, |event| event.seq) };
         let last = if before == Seq(u64::MAX) { before } else { Seq(before.0.saturating_sub(1)) };
-        let references = decode_all(inner.store.referring(self.id, from, last).await?)?;
+        let references = decode_all(&inner.store.referring(self.id, from, last).await?)?;
         let unavailable = inner.store.unavailable(self.id, from, last).await?;
         let state = inner.state.lock();
         let Some(conv) = state.conversations.get(&self.id) else { return Ok(Vec::new()) };
@@ -284,15 +284,15 @@ impl Conversation {
 
     async fn fetch_pages(&self, before: Seq, limit: u32) -> Result<Seq, Error> {
         let inner = &self.client.inner;
+        // The last seq that need not be held. Whatever lies between that and what is held is fetched too.
+        let wanted = before.0.saturating_sub(1).saturating_sub(u64::from(limit));
         loop {
             let (floor, head) = {
                 let mut state = inner.state.lock();
                 let held = state.conv(self.id).row.held;
                 (held.floor, held.head)
             };
-            let wanted = before.min(floor.next()).0.saturating_sub(u64::from(limit));
-            // What is held reaches down far enough, or to the beginning.
-            if floor.0 == 0 || floor.0 < before.0.saturating_sub(u64::from(limit)) || floor.0 <= wanted {
+            if floor.0 <= wanted {
                 return Ok(floor.next());
             }
             inner.wait_connected().await?;
@@ -414,6 +414,6 @@ fn decode(encoded: &Bytes) -> Result<Event, Error> {
     Event::decode_body(encoded.clone()).map_err(|error| Error::Store(format!("a stored event: {error}")))
 }
 
-fn decode_all(stored: Vec<(Seq, Bytes)>) -> Result<Vec<Event>, Error> {
+fn decode_all(stored: &[(Seq, Bytes)]) -> Result<Vec<Event>, Error> {
     stored.iter().map(|(_, encoded)| decode(encoded)).collect()
 }

@@ -151,13 +151,12 @@ impl Inner {
         };
         let result = self.store.write(&changes);
         let mut state = self.state.lock();
-        match result {
-            Ok(()) => state.flushed = upto,
-            Err(_) => {
-                // Kept, before what came since, for the next attempt.
-                let since = std::mem::replace(&mut state.pending, changes);
-                state.pending.extend(since);
-            }
+        if result.is_ok() {
+            state.flushed = upto;
+        } else {
+            // Kept, before what came since, for the next attempt.
+            let since = std::mem::replace(&mut state.pending, changes);
+            state.pending.extend(since);
         }
         result
     }

@@ -31,6 +31,8 @@ mod options;
 mod session;
 mod store;
 mod supervisor;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use address::{DEFAULT_PORT, ServerAddress, Trust};

@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use rove_client_core::reconnect::CAP_MS;
 
 /// Where a client keeps what it must not forget.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +50,8 @@ pub struct Options {
     pub foreground: bool,
     /// Posts one conversation may have queued before [`crate::Error::OutboxFull`].
     pub outbox_posts: usize,
+    /// The longest wait between two attempts to connect.
+    pub max_backoff: Duration,
     /// Events a conversation seen for the first time is filled with; older ones come with `fetch_older`.
     pub initial_events: u64,
 }
@@ -61,6 +66,7 @@ impl Options {
             endpoint: None,
             foreground: true,
             outbox_posts: OUTBOX_POSTS,
+            max_backoff: Duration::from_millis(CAP_MS),
             initial_events: INITIAL_EVENTS,
         }
     }

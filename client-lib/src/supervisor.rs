@@ -41,24 +41,24 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 }
 
 async fn supervise(inner: &Arc<Inner>) -> ErrorCode {
-    let mut backoff = Backoff::default();
+    let cap_ms = u64::try_from(inner.options.max_backoff.as_millis()).unwrap_or(u64::MAX);
+    let mut backoff = Backoff::new(cap_ms);
     let mut ready: Option<Box<Established>> = None;
     let progress = Mutex::new(Progress::default());
     let mut at: Option<String> = None;
     let mut sessions = 0u64;
     loop {
         let handed_over = ready.is_some();
-        let fault = match ready.take() {
-            Some(established) => Ok(established),
-            None => {
-                inner.connection.send_replace(ConnectionState::Connecting);
-                tokio::select! {
-                    established = session::establish(inner, at.as_deref()) => established.map(Box::new),
-                    () = inner.stop.cancelled() => return ErrorCode::None,
-                }
+        let established = if let Some(established) = ready.take() {
+            Ok(established)
+        } else {
+            inner.connection.send_replace(ConnectionState::Connecting);
+            tokio::select! {
+                established = session::establish(inner, at.as_deref()) => established.map(Box::new),
+                () = inner.stop.cancelled() => return ErrorCode::None,
             }
         };
-        let (code, floor_ms) = match fault {
+        let (code, floor_ms) = match established {
             Err(error) => {
                 tracing::debug!(%error, "no connection");
                 // The next node, and after the last the address the app gave.

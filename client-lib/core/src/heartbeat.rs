@@ -2,12 +2,14 @@
 //!
 //! An answered heartbeat is followed by the next one after the server's interval. An unanswered one is repeated much
 //! sooner: three in a row without an answer are a dead path, found within a few seconds instead of the 60 s of QUIC's
-//! idle time-out. Any answer, however late, proves the path.
+//! idle time-out. Any answer, however late, proves the path, and so does anything else that is heard. When something was
+//! sent that must be answered and nothing is heard, a heartbeat asks without waiting for the interval: a server that
+//! died without a word is noticed while the user still looks.
 
 /// Unanswered heartbeats after which a path is dead: one may be lost, two may be bad luck.
 pub const UNANSWERED: u32 = 3;
 /// Wait for an answer before asking again: far above a mobile round trip, and three of them still feel like now.
-pub const PROBE_MS: u64 = 3_000;
+pub const PROBE_MS: u64 = 2_000;
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +71,27 @@ impl Heartbeats {
         (number == self.number).then(|| now_ms.saturating_sub(self.sent_at_ms))
     }
 
+    /// Something else was heard from the server at this time.
+    pub fn heard(&mut self, at_ms: u64) {
+        if self.unanswered > 0 && at_ms > self.sent_at_ms {
+            self.unanswered = 0;
+            self.due_ms = self.sent_at_ms.saturating_add(self.interval_ms);
+        }
+    }
+
+    /// Something unanswered was sent, and nothing has been heard since `since_ms`: asks when that has lasted long enough.
+    /// Returns when to call again if it has not.
+    pub fn silent(&mut self, since_ms: u64, now_ms: u64) -> Option<u64> {
+        let due_ms = since_ms.saturating_add(PROBE_MS);
+        if now_ms < due_ms {
+            return Some(due_ms);
+        }
+        if self.unanswered == 0 {
+            self.probe(now_ms);
+        }
+        None
+    }
+
     /// The network changed: ask at once whether the path lives.
     pub fn probe(&mut self, now_ms: u64) {
         self.unanswered = 0;
@@ -106,23 +129,37 @@ mod tests {
     }
 
     #[test]
-    fn three_unanswered_in_a_row_are_a_dead_path_within_ten_seconds() {
+    fn three_unanswered_in_a_row_are_a_dead_path_within_six_seconds() {
         let mut beats = Heartbeats::new(20_000, 0);
         assert_eq!(beats.poll(0), Beat::Send(1));
-        assert_eq!(beats.poll(3_000), Beat::Send(2));
-        assert_eq!(beats.poll(6_000), Beat::Send(3));
-        assert_eq!(beats.poll(8_999), Beat::Wait);
-        assert_eq!(beats.poll(9_000), Beat::Dead);
+        assert_eq!(beats.poll(2_000), Beat::Send(2));
+        assert_eq!(beats.poll(4_000), Beat::Send(3));
+        assert_eq!(beats.poll(5_999), Beat::Wait);
+        assert_eq!(beats.poll(6_000), Beat::Dead);
+    }
+
+    #[test]
+    fn silence_after_something_was_sent_is_asked_about_before_the_interval_is_over() {
+        let mut beats = Heartbeats::new(20_000, 0);
+        beats.poll(0);
+        beats.answered(1, 10);
+        assert_eq!(beats.silent(5_000, 5_500), Some(7_000));
+        assert_eq!(beats.poll(5_500), Beat::Wait);
+        assert_eq!(beats.silent(5_000, 7_000), None);
+        assert_eq!(beats.poll(7_000), Beat::Send(2));
+        assert_eq!(beats.poll(9_000), Beat::Send(3));
+        beats.heard(9_500);
+        assert_eq!(beats.poll(13_000), Beat::Wait, "whatever is heard proves the path");
     }
 
     #[test]
     fn a_late_answer_proves_the_path() {
         let mut beats = Heartbeats::new(20_000, 0);
         beats.poll(0);
-        beats.poll(3_000);
-        assert_eq!(beats.answered(1, 3_500), None);
-        assert_eq!(beats.poll(6_000), Beat::Wait);
-        assert_eq!(beats.answered(99, 3_500), None, "an answer to nothing is ignored");
+        beats.poll(2_000);
+        assert_eq!(beats.answered(1, 2_500), None);
+        assert_eq!(beats.poll(4_000), Beat::Wait);
+        assert_eq!(beats.answered(99, 2_500), None, "an answer to nothing is ignored");
     }
 
     #[test]

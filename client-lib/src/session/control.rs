@@ -118,6 +118,7 @@ pub(super) async fn run(
                 frame = reader.next() => {
                     let Some(frame) = frame? else { return Err(Fault::Closed(ErrorCode::Unavailable)) };
                     let Some(frame) = ControlDown::decode(frame).map_err(Violation::from)? else { continue };
+                    control.session.heard();
                     match control.machine.on_frame(frame)? {
                         ControlDown::Welcome(message) => {
                             welcome.send_replace(Some(Arc::new(message)));
@@ -156,6 +157,8 @@ impl Control {
             return Ok(());
         }
         self.waiting.insert(self.last_id, waiting);
+        self.session.activity.set_requests(self.machine.unanswered());
+        self.session.awaits();
         self.send.write(request_frame(self.last_id, method, body).to_frame().into()).await?;
         Ok(())
     }
@@ -193,6 +196,7 @@ impl Control {
     }
 
     async fn answered(&mut self, response: Response) -> Result<(), Fault> {
+        self.session.activity.set_requests(self.machine.unanswered());
         match self.waiting.remove(&response.id.0) {
             Some(Waiting::Call(answer)) => {
                 // Whoever asked may have given up.

@@ -99,6 +99,7 @@ async fn once(session: &Session, id: ConversationId) -> Result<StreamEnd, Fault>
     let (mut out, wake) = open(session, id);
     // Posts whose numbers are known go in the same flight.
     queue_posts(session, id, &mut out);
+    session.awaits();
     match send.write(out.into()).await {
         Ok(()) => {}
         Err(TransportError::Stopped(code)) => return Ok(StreamEnd::Closed(code)),
@@ -197,6 +198,7 @@ async fn write(
             return Ok(StreamEnd::Reopen);
         }
         if !out.is_empty() {
+            session.awaits();
             match send.write(out.into()).await {
                 Ok(()) => {}
                 Err(TransportError::Stopped(code)) => return Ok(StreamEnd::Closed(code)),
@@ -289,6 +291,7 @@ async fn read(session: &Session, id: ConversationId, reader: &mut FrameReader<Re
         {
             frames.push(decode(frame)?);
         }
+        session.heard();
         let end = take_in(session, id, frames.into_iter().flatten())?;
         session.inner.flush().await.map_err(Fault::Ours)?;
         session.inner.updated(id);

@@ -25,13 +25,17 @@ async fn datagrams(session: &Session) -> Result<(), Fault> {
     beats.set_active(inner.state.lock().foreground, inner.now_ms());
     loop {
         let now_ms = inner.now_ms();
+        beats.heard(session.activity.heard_ms());
         match beats.poll(now_ms) {
             Beat::Send(number) => send_heartbeat(session, number),
             Beat::Dead => return Err(Fault::DeadPath),
             Beat::Wait => {}
         }
-        let due = beats.due_ms().map(|due_ms| inner.at(due_ms));
+        let look_ms = look(session, &mut beats);
+        let due_ms = [beats.due_ms(), look_ms].into_iter().flatten().min();
+        let due = due_ms.map(|due_ms| inner.at(due_ms));
         tokio::select! {
+            () = session.activity.woken() => {}
             datagram = session.connection.read_datagram() => take_in(session, &mut beats, datagram?)?,
             () = super::sleep_until(due) => {}
             () = inner.beat.notified() => {
@@ -41,6 +45,22 @@ async fn datagrams(session: &Session) -> Result<(), Fault> {
             }
         }
     }
+}
+
+/// Looks whether the server has fallen silent although something is awaited. Returns when to look again.
+fn look(session: &Session, beats: &mut Heartbeats) -> Option<u64> {
+    let activity = &session.activity;
+    if !activity.is_watching() {
+        return None;
+    }
+    // First, so that what is sent while this looks is not overlooked.
+    activity.rest();
+    let posts = || session.inner.state.lock().conversations.values().any(|conv| conv.outbox.in_flight() > 0);
+    if activity.requests() == 0 && !posts() {
+        return None;
+    }
+    activity.watch();
+    beats.silent(activity.heard_ms(), session.inner.now_ms())
 }
 
 fn send_heartbeat(session: &Session, number: u64) {
@@ -56,10 +76,8 @@ fn take_in(session: &Session, beats: &mut Heartbeats, datagram: Bytes) -> Result
     let mut presence = false;
     for frame in datagram_frames(datagram).map_err(Violation::from)? {
         match DatagramDown::decode(frame).map_err(Violation::from)? {
-            Some(DatagramDown::HeartbeatAck(ack)) => {
-                if beats.answered(ack.number, inner.now_ms()).is_some() {
-                    inner.state.lock().stats.rtt = session.handle.rtt();
-                }
+            Some(DatagramDown::HeartbeatAck(ack)) if beats.answered(ack.number, inner.now_ms()).is_some() => {
+                inner.state.lock().stats.rtt = session.handle.rtt();
             }
             Some(DatagramDown::Presence(message)) => {
                 let mut state = inner.state.lock();
@@ -89,7 +107,7 @@ fn take_in(session: &Session, beats: &mut Heartbeats, datagram: Bytes) -> Result
                     inner.updated(typing.conversation);
                 }
             }
-            None => {}
+            Some(DatagramDown::HeartbeatAck(_)) | None => {}
         }
     }
     if presence {

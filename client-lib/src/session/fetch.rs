@@ -57,16 +57,15 @@ async fn fetch(
     open: &mut Option<Stream>,
     fetch: &Fetch,
 ) -> Result<Result<FetchedPage, ErrorCode>, Fault> {
-    let stream = match open {
-        Some(stream) => stream,
-        None => {
-            let (mut send, recv) = session.connection.open().await?;
-            send.set_priority(FETCH_PRIORITY);
-            let mut out = Vec::new();
-            StreamType::Fetch.put(&mut out);
-            send.write(out.into()).await?;
-            open.insert(Stream { send, reader: FrameReader::new(recv), machine: Machine::new() })
-        }
+    let stream = if let Some(stream) = open {
+        stream
+    } else {
+        let (mut send, recv) = session.connection.open().await?;
+        send.set_priority(FETCH_PRIORITY);
+        let mut out = Vec::new();
+        StreamType::Fetch.put(&mut out);
+        send.write(out.into()).await?;
+        open.insert(Stream { send, reader: FrameReader::new(recv), machine: Machine::new() })
     };
     if stream.machine.sent(fetch).is_err() {
         return Ok(Err(ErrorCode::LimitExceeded));

@@ -3,6 +3,7 @@
 //! Every stream is one task that reads and writes at the same time; all of them work on the client's state and end with
 //! the session, which owns them. Streams are opened in the same flight as `Hello` (D4).
 
+mod activity;
 mod control;
 mod conversation;
 mod datagrams;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::inner::Inner;
+use activity::Activity;
 pub(crate) use control::Established;
 pub(crate) use fetch::FetchedPage;
 
@@ -150,6 +152,7 @@ pub(crate) struct Session {
     pub(crate) inner: Arc<Inner>,
     pub(crate) connection: Connection,
     pub(crate) handle: SessionHandle,
+    activity: Arc<Activity>,
     welcome: watch::Receiver<Option<Arc<Welcome>>>,
 }
 
@@ -157,6 +160,16 @@ impl Session {
     /// What the session may use; until `Welcome`, what every server allows.
     fn limits(&self) -> Limits {
         self.welcome.borrow().as_ref().map_or_else(Limits::default, |welcome| welcome.limits.clone())
+    }
+
+    /// Something was sent that must be answered.
+    fn awaits(&self) {
+        self.activity.awaits(self.inner.now_ms());
+    }
+
+    /// Something has come.
+    fn heard(&self) {
+        self.activity.heard(self.inner.now_ms());
     }
 
     /// Waits for `Welcome`. Its sender lives as long as the session.
@@ -180,7 +193,8 @@ pub(crate) async fn run(inner: &Arc<Inner>, established: Box<Established>, mut w
     let (welcome_sender, welcome) = watch::channel(established.welcome.clone());
     let (go_away, mut going_away) = mpsc::channel::<GoAway>(1);
     let handle = SessionHandle { requests, fetches, connection: connection.clone() };
-    let session = Session { inner: inner.clone(), connection: connection.clone(), handle, welcome };
+    let session =
+        Session { inner: inner.clone(), connection: connection.clone(), handle, activity: Arc::default(), welcome };
     let mut tasks: JoinSet<TaskEnd> = JoinSet::new();
     let stop = inner.stop.child_token();
     tasks.spawn(control::run(session.clone(), *established, jobs, welcome_sender, go_away, stop.clone()));

@@ -1,6 +1,6 @@
 //! A store that is gone with the client: for tests and for replaying. Only what is read back is kept, the events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use super::Change;
 struct Log {
     events: BTreeMap<Seq, Bytes>,
     /// (what it refers to, its own seq)
-    references: BTreeMap<(Seq, Seq), ()>,
+    references: BTreeSet<(Seq, Seq)>,
     unavailable: BTreeMap<Seq, UnavailableRange>,
 }
 
@@ -31,7 +31,7 @@ impl MemoryStore {
                     let log = logs.entry(*conversation).or_default();
                     log.events.insert(*seq, encoded.clone());
                     if refers_to.0 > 0 {
-                        log.references.insert((*refers_to, *seq), ());
+                        log.references.insert((*refers_to, *seq));
                     }
                 }
                 Change::Unavailable { conversation, range } => {
@@ -73,7 +73,7 @@ impl MemoryStore {
         let mut events: Vec<_> = log
             .references
             .range((from, Seq(0))..=(to, Seq(u64::MAX)))
-            .filter_map(|((_, seq), ())| log.events.get(seq).map(|event| (*seq, event.clone())))
+            .filter_map(|(_, seq)| log.events.get(seq).map(|event| (*seq, event.clone())))
             .collect();
         events.sort_by_key(|(seq, _)| *seq);
         events

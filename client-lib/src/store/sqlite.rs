@@ -59,6 +59,7 @@ CREATE TABLE names (account INTEGER PRIMARY KEY, handle TEXT NOT NULL, name TEXT
 /// Every table, to empty them.
 const TABLES: &[&str] = &["account", "conversations", "events", "unavailable", "outbox", "numbers", "inbox", "names"];
 
+#[allow(clippy::needless_pass_by_value, reason = "it is given to map_err")]
 fn failed(error: rusqlite::Error) -> Error {
     Error::Store(error.to_string())
 }

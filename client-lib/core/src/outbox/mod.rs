@@ -140,26 +140,17 @@ impl Outbox {
 
     /// Puts back what the store held: a row, in the order of their local ids.
     pub fn restore_item(&mut self, item: Item, refused: Option<ErrorCode>) {
-        match refused {
-            Some(code) => {
-                self.kept.insert(item.local, Kept { item, outcome: Outcome::Refused(code) });
-            }
-            None => {
-                let refused = item.void.filter(|code| *code != ErrorCode::Cancelled);
-                if let Some(code) = refused {
-                    self.kept.insert(item.local, Kept { item: item.clone(), outcome: Outcome::Refused(code) });
-                }
-                let reported = refused.is_some();
-                self.entries.push_back(Entry {
-                    item,
-                    fresh: false,
-                    stored: true,
-                    disputed: false,
-                    reported,
-                    seen: None,
-                });
-            }
+        if let Some(code) = refused {
+            self.kept.insert(item.local, Kept { item, outcome: Outcome::Refused(code) });
+            return;
         }
+        // Reported as refused, and its number is still to be used up.
+        let refused = item.void.filter(|code| *code != ErrorCode::Cancelled);
+        if let Some(code) = refused {
+            self.kept.insert(item.local, Kept { item: item.clone(), outcome: Outcome::Refused(code) });
+        }
+        let reported = refused.is_some();
+        self.entries.push_back(Entry { item, fresh: false, stored: true, disputed: false, reported, seen: None });
     }
 
     /// Puts back what the store held: the last number of a writer here.

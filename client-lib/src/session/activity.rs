@@ -1,0 +1,59 @@
+//! Whether something is awaited, and when something was last heard: so that the server's silence is noticed.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+/// Shared by the streams' tasks, which tell, and the heartbeat, which looks. At most one wake-up per look, however much
+/// is sent.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    watching: AtomicBool,
+    heard_ms: AtomicU64,
+    requests: AtomicUsize,
+    wake: Notify,
+}
+
+impl Activity {
+    pub(super) fn awaits(&self, now_ms: u64) {
+        if !self.watching.swap(true, Ordering::Relaxed) {
+            // Silence is counted from here.
+            self.heard(now_ms);
+            self.wake.notify_one();
+        }
+    }
+
+    pub(super) fn heard(&self, now_ms: u64) {
+        self.heard_ms.fetch_max(now_ms, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_requests(&self, unanswered: usize) {
+        self.requests.store(unanswered, Ordering::Relaxed);
+    }
+
+    pub(super) fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn heard_ms(&self) -> u64 {
+        self.heard_ms.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_watching(&self) -> bool {
+        self.watching.load(Ordering::Relaxed)
+    }
+
+    /// Nothing is awaited any more: whoever sends something next wakes the heartbeat again.
+    pub(super) fn rest(&self) {
+        self.watching.store(false, Ordering::Relaxed);
+    }
+
+    /// Something is still awaited.
+    pub(super) fn watch(&self) {
+        self.watching.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+}
