@@ -1,6 +1,8 @@
 //! One client and one server, whose connection breaks, whose answers are lost, whose process is killed and whose
 //! database is put back from old copies. Nothing accepted is lost, nothing is doubled, order is kept (I2, I4, I10).
 
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test's model of small numbers")]
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
@@ -124,6 +126,9 @@ enum Copies {
     Ancestors,
 }
 
+/// The connection: its writer, posts under way, answers under way, and the last event sent.
+type Connection = (WriterId, VecDeque<Post>, VecDeque<Answer>, u64);
+
 struct Sim {
     random: Random,
     server: Server,
@@ -134,8 +139,7 @@ struct Sim {
     writers: u8,
     outbox: Outbox,
     held: Held,
-    /// The connection: its writer, posts under way, and what comes back (an answer, or `None` for the next event).
-    connection: Option<(WriterId, VecDeque<Post>, VecDeque<Option<Answer>>, u64)>,
+    connection: Option<Connection>,
     next_text: u64,
     now_ms: u64,
     /// Texts whose handles said posted or refused.
@@ -279,16 +283,16 @@ impl Sim {
     fn work(&mut self) -> bool {
         let random = self.random.next();
         let Some((writer, posts, back, told)) = &mut self.connection else { return false };
-        if random % 3 != 0
+        if !random.is_multiple_of(3)
             && let Some(post) = posts.pop_front()
         {
             let answer = self.server.post(*writer, &post, &mut self.random);
-            back.push_back(Some(answer));
+            back.push_back(answer);
             return true;
         }
         let mut effects = Effects::default();
         // Events and answers come in either order.
-        let event_first = random % 2 == 0 || back.is_empty();
+        let event_first = random.is_multiple_of(2) || back.is_empty();
         if event_first && (*told as usize) < self.server.log.len() {
             let event = self.server.log[*told as usize].clone();
             *told += 1;
@@ -297,11 +301,11 @@ impl Sim {
             }
         } else {
             match back.pop_front() {
-                Some(Some(Answer::Posted(posted))) => self.outbox.posted(&posted, &mut effects),
-                Some(Some(Answer::Refused(refused))) => {
+                Some(Answer::Posted(posted)) => self.outbox.posted(&posted, &mut effects),
+                Some(Answer::Refused(refused)) => {
                     self.outbox.refused(&refused, self.now_ms, random, &mut effects);
                 }
-                _ => return !posts.is_empty(),
+                None => return !posts.is_empty(),
             }
         }
         self.outbox.caught_up(self.held.cursor, &mut effects);
