@@ -148,7 +148,7 @@ fn summary(conv: &Conv, me: AccountId, peer: Option<AccountInfo>) -> Conversatio
         read: row.read,
         unread: row.held.head.0.saturating_sub(row.read.0),
         last,
-        queued: conv.outbox.len(),
+        queued: conv.outbox.queued(),
     }
 }
 

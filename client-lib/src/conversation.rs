@@ -402,7 +402,7 @@ impl Conversation {
 
     /// Posts that wait in the outbox.
     pub fn queued(&self) -> usize {
-        self.client.inner.state.lock().conv(self.id).outbox.len()
+        self.client.inner.state.lock().conv(self.id).outbox.queued()
     }
 }
 

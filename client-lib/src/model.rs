@@ -14,7 +14,7 @@ use rove_client_core::timeline::{LocalId, UnavailableRange, is_line};
 use rove_protocol::ids::{AccountId, ConversationId, PostNo, Seq, WriterId};
 use rove_protocol::limits;
 use rove_protocol::message::{Body, ConversationInfo, Event, InboxLine, Mark, Opened, Receipt, Unavailable};
-use rove_protocol::registry::{ConversationKind, Role, StreamMode};
+use rove_protocol::registry::{ConversationKind, ErrorCode, Role, StreamMode};
 use rove_protocol::session::client as machines;
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -190,7 +190,7 @@ impl State {
             state.conv(row.conversation).outbox.restore_item(row.item, row.refused);
         }
         for (id, conv) in &state.conversations {
-            if !conv.outbox.is_empty() {
+            if conv.outbox.queued() > 0 {
                 state.streams.set_unsent(*id, true);
             }
         }
@@ -241,7 +241,7 @@ impl State {
                     let _ = sender.send(outcome);
                 }
             }
-            let unsent = !conv.outbox.is_empty();
+            let unsent = conv.outbox.queued() > 0;
             self.streams.set_unsent(id, unsent);
         }
         if effects.needs_writer {
@@ -297,6 +297,17 @@ impl State {
         }
         self.row_changed(id);
         Next::Continue
+    }
+
+    /// The server ended the stream since the account is not a member, or there is no such conversation. Everything it
+    /// may see has come before that, own posts included: what is still queued never will be posted.
+    pub(crate) fn shut_out(&mut self, id: ConversationId, code: ErrorCode, mint: impl Fn() -> WriterId) {
+        let Some(conv) = self.conversations.get_mut(&id) else { return };
+        conv.row.role = Role::None;
+        let mut effects = Effects::default();
+        conv.outbox.refuse_all(code, &mut effects);
+        self.outbox_effects(id, effects, mint);
+        self.row_changed(id);
     }
 
     /// The log starts again.

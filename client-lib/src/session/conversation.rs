@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use rove_client_core::outbox::Effects;
 use rove_client_core::reconnect::Backoff;
 use rove_protocol::error::Violation;
@@ -28,6 +29,10 @@ const WRITE: usize = limits::FRAME;
 /// Bound of the wait before a stream the server ended is opened again.
 const CAP_MS: u64 = 15_000;
 
+/// Wait before a conversation is opened again that the account is not a member of. An inbox line says when that changes;
+/// this is for the one that was lost.
+const SHUT_OUT: Duration = Duration::from_secs(60);
+
 /// Why a stream ended while the session goes on.
 enum StreamEnd {
     /// It is to be opened again at once: a gap, another writer, a log that starts again.
@@ -46,6 +51,7 @@ pub(super) async fn run(session: &Session, id: ConversationId, cancel: Cancellat
             () = cancel.cancelled() => break Ok(()),
         };
         lost(session, id);
+        let mut shut_out = false;
         match end {
             Err(fault) => break Err(fault),
             // Reopening is progress; a server that brings us here again and again is met with waits all the same.
@@ -56,6 +62,12 @@ pub(super) async fn run(session: &Session, id: ConversationId, cancel: Cancellat
                     session.inner.state.lock().forget(id);
                     session.inner.flush().await.map_err(Fault::Ours)?;
                 }
+                shut_out = [ErrorCode::Forbidden, ErrorCode::NotFound].contains(&code);
+                if shut_out {
+                    session.inner.state.lock().shut_out(id, code, mint);
+                    session.inner.flush().await.map_err(Fault::Ours)?;
+                    session.inner.updated(id);
+                }
                 if code == ErrorCode::WriterTaken {
                     writer_taken(session, id).await?;
                 }
@@ -63,7 +75,9 @@ pub(super) async fn run(session: &Session, id: ConversationId, cancel: Cancellat
         }
         backoff.session_ended(session.inner.now_ms().saturating_sub(opened_at_ms));
         let wake = session.inner.state.lock().conv(id).wake.clone();
-        let wait = Duration::from_millis(backoff.next_ms(random()) / 4);
+        let wait = if shut_out { SHUT_OUT } else { Duration::from_millis(backoff.next_ms(random()) / 4) };
+        // What the stream itself was woken for is over.
+        let _ = wake.notified().now_or_never();
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             // An inbox line, or a new post: the reason may be gone.

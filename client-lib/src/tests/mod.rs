@@ -390,3 +390,18 @@ async fn what_a_copy_had_queued_and_its_lost_future_posted_is_not_posted_again()
         assert_eq!(client.stats().writers_minted, 1);
     }
 }
+
+#[tokio::test]
+async fn posts_where_the_account_is_not_a_member_are_refused_and_not_kept_for_ever() {
+    let fake = Fake::start();
+    let client = in_memory(&fake.address).await;
+    let elsewhere = rove_protocol::ids::ConversationId([9; 16]);
+    client.inner.state.lock().conv(elsewhere);
+    let conversation = client.open_conversation(elsewhere).await.unwrap();
+    let post = conversation.post("anybody?").await.unwrap();
+    assert_eq!(soon(post.outcome()).await.unwrap(), Outcome::Refused(ErrorCode::NotFound));
+    assert_eq!(conversation.queued(), 0);
+    // The session and its other conversations are not touched by that.
+    post_all(&room(&client).await, 1, 5).await;
+    assert_eq!(client.stats().reconnects, 0);
+}

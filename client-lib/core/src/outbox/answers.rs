@@ -180,6 +180,29 @@ impl Outbox {
         entry.item.writer != self.writer && (entry.disputed || entry.item.number.is_none())
     }
 
+    /// The server takes no posts here any more, for this reason, and everything it took has been seen. Numbers that were
+    /// given are still used up should it ever take posts again.
+    pub fn refuse_all(&mut self, code: ErrorCode, effects: &mut Effects) {
+        let mut index = 0;
+        while index < self.entries.len() {
+            let entry = &self.entries[index];
+            if entry.item.number.is_none() {
+                self.resolve(index, Outcome::Refused(code), effects);
+                continue;
+            }
+            if !entry.reported {
+                match entry.item.void {
+                    Some(code) => {
+                        self.entries[index].reported = true;
+                        effects.resolved.push((self.entries[index].item.local, Outcome::Refused(code)));
+                    }
+                    None => self.give_up(index, code, effects),
+                }
+            }
+            index += 1;
+        }
+    }
+
     /// Somebody else uses the writer of the stream.
     fn doubt(&mut self, effects: &mut Effects) {
         if self.stream.as_ref().is_none_or(|stream| stream.writer == self.writer) {

@@ -325,12 +325,12 @@ impl Outbox {
         (!stream.rewinding && stream.retry_at_ms > now_ms && !self.entries.is_empty()).then_some(stream.retry_at_ms)
     }
 
-    /// How many posts are queued and unanswered.
-    pub fn len(&self) -> usize {
-        self.entries.len()
+    /// How many posts are queued, and nobody has been told how they ended.
+    pub fn queued(&self) -> usize {
+        self.entries.iter().filter(|entry| !entry.reported).count()
     }
 
-    /// Whether every post is answered.
+    /// Whether every post is answered and every number used up.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
