@@ -51,12 +51,9 @@ impl DemoServer {
             .kill_on_drop(true)
             .spawn()
             .map_err(io("starting the server"))?;
-        let address = match tokio::time::timeout(START_TIMEOUT, listening(&mut child)).await {
-            Ok(Some(address)) => address,
-            _ => {
-                let log = std::fs::read_to_string(dir.join("server.log")).unwrap_or_default();
-                return Err(DemoError::Server(log));
-            }
+        let Ok(Some(address)) = tokio::time::timeout(START_TIMEOUT, listening(&mut child)).await else {
+            let log = std::fs::read_to_string(dir.join("server.log")).unwrap_or_default();
+            return Err(DemoError::Server(log));
         };
         Ok(Self { child, address, dir, keep })
     }
