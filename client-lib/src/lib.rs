@@ -24,6 +24,7 @@ mod api;
 mod client;
 mod conversation;
 mod error;
+mod family;
 mod inner;
 mod model;
 mod net;

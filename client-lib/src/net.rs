@@ -1,14 +1,16 @@
 //! Sockets, name resolution, and racing a server's addresses.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use quinn::EndpointConfig;
+use quinn::{EndpointConfig, TokioRuntime};
 use rove_protocol::registry::{self, ErrorCode};
 use rove_protocol::transport::TransportError;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::family::in_ipv6;
 use crate::{Error, ServerAddress, SharedEndpoint, Trust};
 
 /// Head start of an address over the next one: RFC 8305's recommendation.
@@ -44,7 +46,10 @@ pub(crate) fn bind() -> Result<UdpSocket, Error> {
 
 /// An endpoint on a socket of its own.
 pub(crate) fn endpoint() -> Result<quinn::Endpoint, Error> {
-    quinn::Endpoint::new(EndpointConfig::default(), None, bind()?, std::sync::Arc::new(quinn::TokioRuntime))
+    in_ipv6(bind()?)
+        .and_then(|socket| {
+            quinn::Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
+        })
         .map_err(|error| socket_error(&error))
 }
 
@@ -70,7 +75,9 @@ impl Network {
             };
         }
         let socket = socket.map_or_else(bind, Ok)?;
-        self.endpoint.rebind(socket).map_err(|error| socket_error(&error))?;
+        in_ipv6(socket)
+            .and_then(|socket| self.endpoint.rebind_abstract(socket))
+            .map_err(|error| socket_error(&error))?;
         Ok(true)
     }
 

@@ -89,6 +89,24 @@ async fn a_change_of_socket_in_the_middle_loses_and_doubles_nothing_and_needs_no
 }
 
 #[tokio::test]
+async fn an_app_may_hand_over_a_socket_of_either_family_at_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let (alice, bob, id) = alice_and_bob(&server).await;
+    let (at_alice, at_bob) = both_open(&alice, &bob, id).await;
+    say(&at_alice, "from the first socket").await;
+    for turn in 0..3 {
+        let ipv4 = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        alice.network_changed(Some(ipv4)).unwrap();
+        say(&at_alice, &format!("{turn}: from an IPv4 socket")).await;
+        alice.network_changed(None).unwrap();
+        let last = say(&at_alice, &format!("{turn}: from one of its own")).await;
+        holds(&at_bob, last).await;
+    }
+    assert_eq!((alice.stats().rebinds, alice.stats().reconnects), (6, 0));
+}
+
+#[tokio::test]
 async fn clients_resume_by_themselves_when_the_server_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start(dir.path());
