@@ -25,7 +25,8 @@ macro_rules! int_id {
         }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}", self.0)
+                // With the width and fill that were asked for.
+                fmt::Display::fmt(&self.0, f)
             }
         }
         impl std::str::FromStr for $name {

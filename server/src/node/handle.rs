@@ -145,7 +145,10 @@ impl Node {
     }
 
     /// Runs a read of the conversation state on the read pool.
-    pub async fn read<T: Send + 'static>(&self, f: impl FnOnce(&StateDb) -> T + Send + 'static) -> Result<T, CallError> {
+    pub async fn read<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&StateDb) -> T + Send + 'static,
+    ) -> Result<T, CallError> {
         self.0.reads.state(&self.0.shared.stats, f).await
     }
 

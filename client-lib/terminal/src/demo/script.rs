@@ -104,9 +104,7 @@ async fn say(from: &Person<'_>, to: &Person<'_>, text: &str) -> Result<Line, Dem
     Ok(Line { seq, text: text.to_owned(), acknowledged: took, delivered: start.elapsed() })
 }
 
-async fn acknowledged(
-    outcome: impl Future<Output = Result<Outcome, rove_client::Error>>,
-) -> Result<Seq, DemoError> {
+async fn acknowledged(outcome: impl Future<Output = Result<Outcome, rove_client::Error>>) -> Result<Seq, DemoError> {
     match tokio::time::timeout(PATIENCE, outcome).await {
         Ok(Ok(Outcome::Posted { seq, .. })) => Ok(seq),
         Ok(Ok(Outcome::Refused(code))) => Err(DemoError::Server(format!("a post was refused: {code}"))),
