@@ -255,15 +255,14 @@ impl State {
         self.writer = writer;
         self.stats.writers_minted += 1;
         self.change(Change::Writer(writer));
-        let mut changes = Vec::new();
-        for (id, conv) in &mut self.conversations {
+        let ids: Vec<ConversationId> = self.conversations.keys().copied().collect();
+        for id in ids {
             let mut effects = Effects::default();
+            let conv = self.conv(id);
             conv.outbox.set_writer(writer, &mut effects);
-            changes.extend(effects.changes.into_iter().map(|change| Change::Outbox { conversation: *id, change }));
             conv.wake.notify_one();
-        }
-        for change in changes {
-            self.change(change);
+            // Nothing here asks for another writer.
+            self.outbox_effects(id, effects, || writer);
         }
     }
 

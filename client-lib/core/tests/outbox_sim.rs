@@ -272,7 +272,14 @@ impl Sim {
         let mut effects = Effects::default();
         self.outbox.number(&mut effects);
         self.store_numbers(effects);
-        let Some(post) = self.outbox.next_to_send(self.now_ms) else { return false };
+        let Some(post) = self.outbox.next_to_send(self.now_ms) else {
+            let reopen = self.outbox.wants_reopen();
+            if reopen {
+                self.disconnect(true);
+                self.connect();
+            }
+            return reopen;
+        };
         if let Some((_, posts, ..)) = &mut self.connection {
             posts.push_back(post);
         }
@@ -442,4 +449,10 @@ fn the_simulation_really_restores_copies_mints_writers_and_posts_much() {
         posted += sim.server.log.len();
     }
     assert!(restores > 20 && writers > 30 && posted > 2_000, "{restores} {writers} {posted}");
+}
+
+/// A writer minted when everything had been seen already left the old one's posts waiting for ever.
+#[test]
+fn what_was_stuck_once_comes_to_an_end() {
+    Sim::new(4_891_329_835_397_526_736).run(1_500, Copies::Ancestors).check();
 }

@@ -147,6 +147,11 @@ impl Outbox {
             // The number was never used, and yet the post is there: another future posted it under another.
             entry.disputed |= entry.seen.is_some() && entry.item.number.is_some_and(|number| number > last);
         }
+        self.settle(effects);
+    }
+
+    /// Moves what waited for the log to be seen to the current writer, or ends it.
+    pub(super) fn settle(&mut self, effects: &mut Effects) {
         if !self.entries.iter().any(|entry| self.is_unsettled(entry)) {
             return;
         }

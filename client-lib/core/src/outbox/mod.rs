@@ -171,6 +171,10 @@ impl Outbox {
                 effects.changes.push(Change::Put(entry.item.clone()));
             }
         }
+        // Nothing more may come that would have this looked at again.
+        if self.stream.as_ref().is_some_and(|stream| stream.seen_all) {
+            self.settle(effects);
+        }
     }
 
     /// The writer of new posts.
