@@ -1,7 +1,7 @@
 //! What the log says: one raft entry is a [`Batch`] of commands, and each command is answered.
 //!
 //! Entries are on disk for ever (until compacted) and on their way between versions of the program, so batches and
-//! commands are [versioned](crate::versioned). Outcomes and effects are not: they live between apply and the edge.
+//! commands are [`versioned`](mod@crate::versioned). Outcomes and effects are not: they live between apply and the edge.
 
 use bytes::Bytes;
 use rove_protocol::ids::{AccountId, ConversationId, DeviceId, MessageId, NodeId, PostNo, Seq, WriterId};

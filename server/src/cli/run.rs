@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
 use super::init::{authority, reachable};
-use crate::edge::{Edge, EdgeConfig, Hub, HubConfig};
+use crate::edge::{Edge, EdgeConfig, EndpointSecret, Hub, HubConfig};
 use crate::http::{self, Api, ApiConfig};
 use crate::node::{FatalError, Node, NodeConfig, NodeRunner, Sinks, StartError};
 use crate::tls::{Identity, TlsError};
@@ -29,6 +29,8 @@ const BACKLOG: i32 = 1_024;
 const ASK: Duration = Duration::from_millis(5);
 /// After this long the address is announced although the node is still replaying: `/readyz` tells when it is done.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The file in the data directory with what a restarted node says of the connections it had.
+const ENDPOINT_SECRET: &str = "quic.secret";
 /// The exit code after a second signal: what a shell gives a process that an interrupt ended.
 const INTERRUPTED: i32 = 130;
 
@@ -49,6 +51,8 @@ pub(super) enum RunError {
     Quic(String),
     #[error("{what}: {source}")]
     System { what: &'static str, source: io::Error },
+    #[error("{path}: {source}")]
+    EndpointSecret { path: PathBuf, source: io::Error },
     #[error("--ready-file {path}: {source}")]
     ReadyFile { path: PathBuf, source: io::Error },
 }
@@ -153,7 +157,11 @@ impl Running {
         let api = Api::new(node.clone(), hub.stats().clone(), api_config, draining.clone())
             .map_err(|_| RunError::Randomness)?;
         let router = http::router(api);
+        let secret = config.data_dir.join(ENDPOINT_SECRET);
+        let secret = EndpointSecret::load_or_make(&secret)
+            .map_err(|source| RunError::EndpointSecret { path: secret, source })?;
         let edge_config = EdgeConfig {
+            secret: Some(secret),
             max_connections: config.max_connections,
             max_per_address: config.max_connections_per_address,
             drain: Duration::from_secs(config.drain_s),

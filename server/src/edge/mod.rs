@@ -1,7 +1,7 @@
 //! The edge: what clients connect to.
 //!
 //! One UDP port speaks `rove/1` and `h3`; the ALPN of a connection decides. A connection is first counted
-//! ([`admission`]), then shaken hands with, then becomes a session ([`session`]) or is handed to the HTTP router.
+//! (`admission`), then shaken hands with, then becomes a session (`session`) or is handed to the HTTP router.
 //!
 //! ```text
 //! session ── control stream, requests, datagrams: one task
@@ -21,6 +21,7 @@ mod entitlement;
 mod fetch;
 mod frames;
 mod hub;
+mod identity;
 mod inbox;
 mod session;
 mod stats;
@@ -43,6 +44,7 @@ use admission::{Admission, Full, Place};
 use stats::Counted;
 
 pub use hub::{Hub, HubConfig};
+pub use identity::EndpointSecret;
 pub use stats::EdgeStats;
 
 /// The ALPN name of HTTP/3.
@@ -65,6 +67,8 @@ pub struct EdgeConfig {
     pub drain: Duration,
     /// Other nodes, best first: `host:port` and region.
     pub alternatives: Vec<(String, String)>,
+    /// What outlives a restart; `None`: nothing does, and clients of an earlier life wait for their heartbeats to fail.
+    pub secret: Option<EndpointSecret>,
 }
 
 impl Default for EdgeConfig {
@@ -77,6 +81,7 @@ impl Default for EdgeConfig {
             retry_above: 256,
             drain: Duration::from_secs(5),
             alternatives: Vec::new(),
+            secret: None,
         }
     }
 }
@@ -120,7 +125,7 @@ impl Edge {
         shutdown: CancellationToken,
     ) -> std::io::Result<Self> {
         let endpoint = quinn::Endpoint::new(
-            quinn::EndpointConfig::default(),
+            config.secret.as_ref().map_or_else(quinn::EndpointConfig::default, EndpointSecret::endpoint_config),
             Some(server_config),
             socket,
             Arc::new(quinn::TokioRuntime),

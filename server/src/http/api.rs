@@ -33,7 +33,7 @@ pub struct ApiConfig {
     pub pins: Vec<String>,
     /// Sessions at which the node calls itself full.
     pub full_sessions: usize,
-    /// Whether [limits on attempts](super::rate_limit) hold.
+    /// Whether limits on attempts hold.
     pub rate_limits: bool,
     /// How much password hashing there may be at once.
     pub hashes: HashLimits,
