@@ -1,5 +1,13 @@
 //! Whatever a peer sends, it gets the registered code, nothing is lost, and the operator's log stays calm.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::large_futures,
+    reason = "a test fails when what it needs is not there"
+)]
+
 use std::future::Future;
 
 use bytes::Bytes;

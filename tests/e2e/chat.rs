@@ -1,5 +1,13 @@
 //! Two people chat: over a rebind, over a restart of the server, with an old copy of a store.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::large_futures,
+    reason = "a test fails when what it needs is not there"
+)]
+
 use rove_client::ids::{ConversationId, Seq};
 use rove_client::{Client, Conversation, Outcome, StoreLocation};
 use rove_tests::people::{self, alice_and_bob};

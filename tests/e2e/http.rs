@@ -1,5 +1,13 @@
 //! The HTTP API as strangers use it: curl, and an independent HTTP/3 client.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::large_futures,
+    reason = "a test fails when what it needs is not there"
+)]
+
 use std::path::Path;
 use std::process::Command;
 

@@ -1,5 +1,13 @@
 //! What an operator does: start, stop, look, get a configuration wrong.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::large_futures,
+    reason = "a test fails when what it needs is not there"
+)]
+
 use std::process::Command;
 
 use rove_tests::people::{alice_and_bob, credentials};

@@ -1,5 +1,13 @@
 //! Real talk, replayed by one real client per nick through the real binaries.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::large_futures,
+    reason = "a test fails when what it needs is not there"
+)]
+
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};

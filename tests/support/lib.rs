@@ -1,5 +1,13 @@
 //! Helpers with names, so that a test reads like a story: a real server in a directory of its own, and people.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    clippy::print_stderr,
+    reason = "a helper of tests fails the test when what it needs is not there"
+)]
+
 pub mod http3;
 pub mod people;
 pub mod raw;
@@ -19,8 +27,6 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// # Panics
 /// If it takes longer than [`PATIENCE`].
 pub async fn within_patience<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("{what} did not happen within {PATIENCE:?}"),
-    }
+    let done = tokio::time::timeout(PATIENCE, future).await;
+    done.unwrap_or_else(|_| panic!("{what} did not happen within {PATIENCE:?}"))
 }

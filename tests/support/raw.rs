@@ -150,9 +150,9 @@ impl RawStream {
     /// If the stream ends first.
     pub async fn next_answer(&mut self) -> ConversationDown {
         loop {
-            match self.next_of_conversation().await {
-                answer @ (ConversationDown::Posted(_) | ConversationDown::Refused(_)) => return answer,
-                _ => {}
+            let answer = self.next_of_conversation().await;
+            if matches!(answer, ConversationDown::Posted(_) | ConversationDown::Refused(_)) {
+                return answer;
             }
         }
     }
