@@ -187,7 +187,8 @@ async fn number(session: &Session, id: ConversationId) -> Result<(), Fault> {
         let conv = state.conv(id);
         conv.outbox.number(&mut effects);
         let numbered = conv.outbox.numbered();
-        if effects.changes.is_empty() {
+        // A stream that ended between the two steps below leaves numbers that only the next one can vouch for.
+        if effects.changes.is_empty() && !conv.outbox.awaits_storing() {
             return Ok(());
         }
         state.outbox_effects(id, effects, mint);

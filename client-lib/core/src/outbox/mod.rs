@@ -294,6 +294,15 @@ impl Outbox {
         (self.writer, self.last_numbers.get(&self.writer).copied().unwrap_or_default())
     }
 
+    /// Whether a number was given that nobody has said is durable: whoever gave it was cut off before it could.
+    pub fn awaits_storing(&self) -> bool {
+        let writer = self.writer;
+        self.entries
+            .iter()
+            .take(self.window)
+            .any(|entry| entry.item.writer == writer && entry.item.number.is_some() && !entry.stored)
+    }
+
     /// Numbers up to this one are durable.
     pub fn stored(&mut self, (writer, last): (WriterId, PostNo)) {
         for entry in self.entries.iter_mut().take(self.window) {
