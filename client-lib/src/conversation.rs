@@ -12,7 +12,7 @@ use rove_protocol::message::{Body, Event, Fetch, Message, Typing};
 use rove_protocol::registry::{Anchor, ErrorCode, EventKind};
 use tokio::sync::watch;
 
-use crate::inner::{REQUEST_TIMEOUT, mint, wall_ms};
+use crate::inner::{REQUEST_TIMEOUT, SESSION_GAP, mint, overload_wait, wall_ms};
 use crate::store::Change;
 use crate::types::{Cancel, ConnectionState, PostHandle, ReceiptInfo, StoredEvent, Version};
 use crate::{Client, Error};
@@ -297,7 +297,7 @@ impl Conversation {
             }
             inner.wait_connected().await?;
             let Some(session) = inner.state.lock().session.clone() else {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                tokio::time::sleep(SESSION_GAP).await;
                 continue;
             };
             let fetch = Fetch {
@@ -311,7 +311,7 @@ impl Conversation {
             let page = match session.fetch(fetch).await {
                 None => continue,
                 Some(Err(ErrorCode::Busy | ErrorCode::Behind | ErrorCode::Unavailable)) => {
-                    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                    tokio::time::sleep(overload_wait(0)).await;
                     continue;
                 }
                 Some(Err(code)) => {

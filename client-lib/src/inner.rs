@@ -18,6 +18,10 @@ use crate::{Error, Options, ServerAddress};
 
 /// How long a call waits for a connection and an answer: as long as a user looks at a spinner.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// Between the end of a session and the time that is known, nobody can be told of it: long enough not to spin.
+pub(crate) const SESSION_GAP: Duration = Duration::from_millis(20);
+/// The least wait before an overloaded server is asked again: a replica that is a few entries behind has caught up.
+const OVERLOAD_WAIT_MS: u64 = 100;
 
 /// What the parts of a running client share.
 pub(crate) struct Inner {
@@ -222,8 +226,7 @@ impl Inner {
                         }
                         // Overload passes; the caller's patience decides how long that is asked again.
                         ErrorCode::Busy | ErrorCode::Unavailable | ErrorCode::Behind => {
-                            let wait = u64::from(response.retry_after_ms).max(100) + random() % 200;
-                            tokio::time::sleep(Duration::from_millis(wait)).await;
+                            tokio::time::sleep(overload_wait(response.retry_after_ms)).await;
                             continue;
                         }
                         code => {
@@ -236,11 +239,17 @@ impl Inner {
                     }
                 }
                 // The session is just over: wait until that is known.
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(SESSION_GAP).await;
             }
         };
         tokio::time::timeout(REQUEST_TIMEOUT, ask).await.map_err(|_| Error::Timeout("a request"))?
     }
+}
+
+/// How long to leave a server alone that is overloaded or behind, given its advice (0: none). Spread, so that many
+/// clients turned away at once do not come back at once.
+pub(crate) fn overload_wait(advice_ms: u32) -> Duration {
+    Duration::from_millis(u64::from(advice_ms).max(OVERLOAD_WAIT_MS) + random() % (2 * OVERLOAD_WAIT_MS))
 }
 
 /// A request's frame.

@@ -72,12 +72,7 @@ impl World {
         });
         let sinks = Sinks { effects: hub.clone(), directory: hub.clone() };
         let (node, runner) = Node::start(config, sinks).unwrap();
-        soon("the node to be ready", async {
-            while !node.is_ready() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await;
+        assert!(soon("the node to be ready", node.ready()).await);
         let (tls, pin) = tls();
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let shutdown = CancellationToken::new();

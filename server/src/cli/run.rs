@@ -25,8 +25,6 @@ use crate::tls::{Identity, TlsError};
 const UDP_BUFFER: usize = 2 * 1024 * 1024;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1_024;
-/// How often a starting node is asked whether it is ready.
-const ASK: Duration = Duration::from_millis(5);
 /// After this long the address is announced although the node is still replaying: `/readyz` tells when it is done.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The file in the data directory with what a restarted node says of the connections it had.
@@ -196,12 +194,8 @@ impl Running {
     }
 
     async fn ready(&self) {
-        let caught_up = async {
-            while !self.node.is_ready() {
-                tokio::time::sleep(ASK).await;
-            }
-        };
-        if tokio::time::timeout(PATIENCE, caught_up).await.is_err() {
+        // A node that stops instead says so itself.
+        if tokio::time::timeout(PATIENCE, self.node.ready()).await.is_err() {
             tracing::warn!("the node is still catching up; /readyz tells when it is done");
         }
     }

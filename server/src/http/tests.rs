@@ -82,12 +82,8 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         let (node, runner) =
             Node::start(NodeConfig::new(dir.path(), rove_protocol::ids::NodeId(1)), Sinks::none()).unwrap();
-        let ready = async {
-            while !node.is_ready() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), ready).await.expect("the node becomes ready");
+        let ready = tokio::time::timeout(Duration::from_secs(30), node.ready()).await;
+        assert_eq!(ready, Ok(true), "the node becomes ready");
         let config = ApiConfig {
             address: "chat.example:7683".to_owned(),
             region: "north".to_owned(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rove_core::command::Effect;
-use rove_protocol::ids::{AccountId, DeviceId, PartitionId};
+use rove_protocol::ids::{DeviceId, PartitionId};
 
 /// Hears what the state writer applied. Implemented by the edge's fan-out.
 ///
@@ -18,10 +18,6 @@ pub trait EffectSink: Send + Sync + 'static {
 pub trait DirectorySink: Send + Sync + 'static {
     /// The device was revoked, or its account suspended: its sessions end now.
     fn device_revoked(&self, device: DeviceId);
-    /// The account was suspended: all its sessions end now. (Each of its devices is also named.)
-    fn account_suspended(&self, account: AccountId) {
-        let _ = account;
-    }
 }
 
 /// Everybody who wants to hear.
