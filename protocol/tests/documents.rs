@@ -17,7 +17,8 @@ use rove_protocol::message::*;
 use rove_protocol::registry::{FrameType, Method};
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    // At run time: a build shared by several clones may have been compiled in another one.
+    Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).parent().unwrap().to_owned()
 }
 
 fn document(name: &str) -> String {

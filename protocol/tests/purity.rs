@@ -22,7 +22,8 @@ const IMPURE: [&str; 12] = [
 ];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    // At run time: a build shared by several clones may have been compiled in another one.
+    Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).parent().unwrap().to_owned()
 }
 
 fn read(path: &str) -> String {

@@ -8,7 +8,6 @@
     reason = "a test fails when what it needs is not there"
 )]
 
-use std::path::Path;
 use std::process::Command;
 
 use rove_tests::Server;
@@ -80,7 +79,7 @@ fn an_independent_client_speaks_http_3_and_rove_1() {
     }
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path());
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/http3_check.py");
+    let script = rove_tests::folder().join("conformance/http3_check.py");
     let output = Command::new("python3")
         .arg(script)
         .args([server.quic.ip().to_string(), server.quic.port().to_string()])

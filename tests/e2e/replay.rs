@@ -96,7 +96,7 @@ async fn everybody_receives_the_same_though_the_server_is_killed_in_the_middle()
 /// The ten hours of IRC that may lie beside the repository.
 #[test]
 fn ten_hours_of_irc_arrive_whole_and_in_one_order() {
-    let logs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/irc");
+    let logs = rove_tests::folder().join("../../shared/data/irc");
     let Ok(entries) = std::fs::read_dir(&logs) else {
         eprintln!("SKIPPED: there are no IRC logs beside the repository");
         return;

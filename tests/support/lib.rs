@@ -30,3 +30,11 @@ pub async fn within_patience<T>(what: &str, future: impl Future<Output = T>) -> 
     let done = tokio::time::timeout(PATIENCE, future).await;
     done.unwrap_or_else(|_| panic!("{what} did not happen within {PATIENCE:?}"))
 }
+
+/// The folder of this crate. Looked up at run time: a build shared by several clones may have been compiled in another.
+///
+/// # Panics
+/// If the test is not run by cargo.
+pub fn folder() -> std::path::PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests").into()
+}

@@ -408,7 +408,8 @@ mod tests {
 
     #[test]
     fn an_hour_of_real_talk_is_read_to_the_last_line() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/irc");
+        let here = std::path::PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap());
+        let folder = here.join("../../../shared/data/irc");
         let Ok(files) = std::fs::read_dir(folder) else { return };
         let mut sums = Counts::default();
         let mut posted = 0;
