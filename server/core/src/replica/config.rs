@@ -3,10 +3,27 @@
 use std::ops::Range;
 
 use raft::Config;
-use rove_protocol::ids::PartitionId;
+use rove_protocol::ids::{NodeId, PartitionId};
 
-/// The number of one replica in its group. Not the node's: a rebuilt replica gets a new one.
+/// The number of one replica in its group: that of its node, and above it how often the node's replica was rebuilt. Never used again
+/// once the replica is gone. See [`member_of`].
 pub type GroupMember = u64;
+
+/// Bits of a [`GroupMember`] that name the node. Node ids are given by hand and small; what is left counts rebuilds.
+const NODE_BITS: u32 = 32;
+
+/// The replica of `node` after `rebuild` rebuilds; 0 for one that was made with its group. A node id of 2³² or more has none of its own:
+/// the configuration refuses such ids, and here only the low half counts.
+#[must_use]
+pub fn member_of(node: NodeId, rebuild: u32) -> GroupMember {
+    (node.0 & ((1 << NODE_BITS) - 1)) | (u64::from(rebuild) << NODE_BITS)
+}
+
+/// The node of a replica.
+#[must_use]
+pub fn node_of(member: GroupMember) -> NodeId {
+    NodeId(member & ((1 << NODE_BITS) - 1))
+}
 
 /// Heartbeats are sent every so many ticks: twice in the shortest time that makes anybody suspicious would be too tight, five
 /// times lets four be lost.
@@ -72,5 +89,19 @@ impl ReplicaConfig {
             pre_vote: true,
             ..Config::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_names_its_node_however_often_it_was_rebuilt() {
+        for (node, rebuild) in [(1, 0), (7, 3), (u64::from(u32::MAX), u32::MAX)] {
+            assert_eq!(node_of(member_of(NodeId(node), rebuild)), NodeId(node));
+        }
+        assert_eq!(member_of(NodeId(3), 0), 3);
+        assert!(member_of(NodeId(3), 1) > member_of(NodeId(u64::from(u32::MAX)), 0));
     }
 }

@@ -41,7 +41,9 @@ pub struct Persist {
 pub struct Committed {
     /// Its index: one more than that of the one before.
     pub index: u64,
-    /// Its bytes: a batch, or nothing (a new leader's first entry).
+    /// The term it was proposed in: what was proposed in an earlier term and did not come before it never comes.
+    pub term: u64,
+    /// Its bytes: a batch, or nothing (a new leader's first entry, a change of the members).
     pub data: Bytes,
 }
 
@@ -322,7 +324,7 @@ impl Replica {
                 return Err(ReplicaError::Gap { expected: self.handed_out + 1, found: entry.index });
             }
             self.handed_out = entry.index;
-            committed.push(Committed { index: entry.index, data: entry.data });
+            committed.push(Committed { index: entry.index, term: entry.term, data: entry.data });
         }
         Ok(committed)
     }

@@ -25,7 +25,7 @@ mod message;
 #[cfg(test)]
 mod tests;
 
-pub use config::{GroupMember, ReplicaConfig};
+pub use config::{GroupMember, ReplicaConfig, member_of, node_of};
 pub use driver::{Committed, Outputs, Persist, Replica, ReplicaRole, ReplicaStatus};
 pub use error::{MessageError, ProposeError, ReplicaError, StepError};
 pub use memory_log::{Recovered, Truncated};
