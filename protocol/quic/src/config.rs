@@ -3,6 +3,11 @@
 //! D6: the windows of all streams together are at most the window of the connection, so a stream that nobody reads can
 //! hold up nothing but itself. quinn's own defaults are an unlimited connection window and 1.25 MB a stream: a client
 //! that never reads could be handed hundreds of megabytes, so everything is set here.
+//!
+//! **What a server allows may grow and must not shrink** (RFC 9000, section 7.4.1): a client that comes back with 0-RTT
+//! sends by the limits it was told the last time, and a connection on which the server then says less is an error. That
+//! is [`SERVER_STREAM_WINDOW`], [`limits::CREDIT_BEFORE_WELCOME`], [`limits::BIDI_STREAMS`], [`UNI_STREAMS`] and
+//! [`SERVER_DATAGRAM_RECEIVE`]. Who lowers one of them all the same must let every node forget its TLS sessions first.
 
 #![allow(clippy::cast_possible_truncation, reason = "constants far below what is cut off")]
 
@@ -48,6 +53,12 @@ pub const MAX_INCOMING: usize = 4_096;
 pub const INCOMING_BUFFER: u64 = limits::CREDIT_BEFORE_WELCOME;
 /// Bytes buffered for all connections that wait to be accepted.
 pub const INCOMING_BUFFER_TOTAL: u64 = 32 * 1024 * 1024;
+/// TLS sessions a server remembers. Each hand-shake leaves two, each resumption uses one up: these are the last 65,536
+/// connections and more, and some 50 MB. Whoever is forgotten pays a round trip.
+pub const TLS_SESSIONS: usize = 131_072;
+/// TLS sessions a client remembers: the eight newest of one server, as rustls counts. All nodes of a cluster have one
+/// name, and so are one server.
+pub const CLIENT_TLS_SESSIONS: usize = 8;
 
 fn shared() -> TransportConfig {
     let mut config = TransportConfig::default();
@@ -87,6 +98,15 @@ pub fn client_transport() -> TransportConfig {
     config
 }
 
+/// Makes a server remember its clients' TLS sessions in `sessions`, and take 0-RTT from those it remembers.
+///
+/// What may be done with it is for the caller to see to: [`rove_protocol::session::EarlyGate`].
+pub fn accept_early_data(tls: &mut rustls::ServerConfig, sessions: Arc<crate::SessionStore>) {
+    tls.session_storage = sessions;
+    // RFC 9001, section 4.6.1: the only value QUIC allows beside 0. Flow control bounds what comes.
+    tls.max_early_data_size = u32::MAX;
+}
+
 /// A server of `rove/1` on this TLS configuration, whose ALPN names (`rove/1`, `h3`) and certificate are the caller's:
 /// [`server_transport`], migration on, and bounds on what waits to be accepted.
 ///
@@ -114,6 +134,14 @@ mod tests {
         let streams = limits::BIDI_STREAMS as u64 + u64::from(UNI_STREAMS);
         assert!(u64::from(SERVER_STREAM_WINDOW) * streams <= u64::from(SERVER_WINDOW));
         assert!(u64::from(CLIENT_STREAM_WINDOW) * streams <= u64::from(CLIENT_WINDOW));
+    }
+
+    #[test]
+    fn what_clients_remember_of_a_server_does_not_shrink() {
+        let told = [u64::from(SERVER_STREAM_WINDOW), limits::CREDIT_BEFORE_WELCOME, limits::BIDI_STREAMS as u64];
+        let published = [32 * 1024, 64 * 1024, 40];
+        assert!(told.iter().zip(published).all(|(told, published)| *told >= published), "{told:?}");
+        assert!(UNI_STREAMS >= 4 && SERVER_DATAGRAM_RECEIVE >= 16 * 1024);
     }
 
     #[test]

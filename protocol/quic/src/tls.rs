@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use quinn::crypto::rustls::QuicClientConfig;
+use rove_protocol::registry::ALPN;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -49,7 +50,7 @@ pub fn spki_pin(certificate: &[u8]) -> Result<[u8; 32], TlsError> {
 
 /// A client's configuration that speaks `alpn` (`rove/1` or `h3`), with [`crate::client_transport`].
 ///
-/// It remembers TLS sessions for resumption and 0-RTT: keep it for as long as the same server is dialled.
+/// It remembers TLS sessions for resumption, and for 0-RTT if it speaks `rove/1`: keep it for as long as the same server is dialled.
 ///
 /// # Errors
 /// [`TlsError::NoRoots`], [`TlsError::NoPins`], [`TlsError::Config`].
@@ -78,7 +79,9 @@ pub fn client_tls_with(
             .with_no_client_auth(),
     };
     tls.alpn_protocols = vec![alpn.to_vec()];
-    tls.enable_early_data = true;
+    tls.resumption = rustls::client::Resumption::in_memory_sessions(crate::config::CLIENT_TLS_SESSIONS);
+    // What `rove/1` sends early is harmless when it is sent again (D5). HTTP requests are not.
+    tls.enable_early_data = alpn == ALPN;
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| TlsError::Config(error.to_string()))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config.transport_config(Arc::new(transport));

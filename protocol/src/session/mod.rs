@@ -9,10 +9,12 @@
 
 pub mod client;
 mod deadline;
+mod early;
 mod outstanding;
 pub mod server;
 
 pub use deadline::{FrameDeadline, HelloDeadline};
+pub use early::{EarlyGate, acts_early};
 
 /// What our own side must not send now. Nothing has been sent, and the machine is as it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
