@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use raft::Config;
+use raft::{Config, ReadOnlyOption};
 use rove_protocol::ids::{NodeId, PartitionId};
 
 /// The number of one replica in its group: that of its node, and above it how often the node's replica was rebuilt. Never used again
@@ -87,6 +87,8 @@ impl ReplicaConfig {
             // A leader that cannot reach a majority steps down, and a replica that was away does not unseat a good leader.
             check_quorum: true,
             pre_vote: true,
+            // The other kind believes that every node's clock runs alike.
+            read_only_option: ReadOnlyOption::Safe,
             ..Config::default()
         }
     }

@@ -12,6 +12,8 @@ use super::error::{MessageError, ProposeError, ReplicaError, StepError};
 use super::memory_log::{MemoryLog, Recovered, Truncated};
 use super::message::PeerMessage;
 
+pub(super) mod reads;
+
 /// What a replica is to its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplicaRole {
@@ -56,6 +58,8 @@ pub struct Outputs {
     pub messages: Vec<PeerMessage>,
     /// Apply these.
     pub committed: Vec<Committed>,
+    /// Answers to [`Replica::read_index`]: its context, and the index that must be applied before the read.
+    pub reads: Vec<(u64, u64)>,
     /// The role or the leader is another than before.
     pub leadership_changed: bool,
 }
@@ -94,7 +98,7 @@ struct Outstanding {
 /// One replica of one partition. See the [module](super).
 pub struct Replica {
     config: ReplicaConfig,
-    raw: RawNode<MemoryLog>,
+    pub(super) raw: RawNode<MemoryLog>,
     outstanding: VecDeque<Outstanding>,
     sendable: Vec<PeerMessage>,
     /// Last index in [`Outputs::committed`] so far.
@@ -171,7 +175,7 @@ impl Replica {
     /// See [`ProposeError`]. Whether it is committed is seen when it is applied.
     pub fn propose(&mut self, data: Vec<u8>) -> Result<(), ProposeError> {
         // A follower would forward it inside raft, where it is lost without a word.
-        if self.raw.raft.state != StateRole::Leader {
+        if !self.leads() {
             return Err(ProposeError::NotLeader { leader: self.leader() });
         }
         self.raw.propose(Vec::new(), data).map_err(|_| ProposeError::Busy)
@@ -191,6 +195,7 @@ impl Replica {
             MessageType::MsgHeartbeat if current && message.commit > last => {
                 return Err(ReplicaError::LogLost { last, needed: message.commit }.into());
             }
+            MessageType::MsgReadIndex if !self.admits_read(&message)? => return Ok(()),
             MessageType::MsgAppendResponse if current && !message.reject && message.index > last => {
                 return Err(MessageError::Acknowledges { index: message.index, last }.into());
             }
@@ -220,6 +225,7 @@ impl Replica {
                 must_sync: ready.must_sync(),
             };
             outputs.messages.extend(ready.take_messages().into_iter().map(PeerMessage));
+            outputs.reads = self.answered_reads(ready.take_read_states());
             outputs.committed = self.hand_out(ready.take_committed_entries())?;
             let after = ready.take_persisted_messages();
             // Raft reads them from here as soon as the ready is advanced.
@@ -300,6 +306,10 @@ impl Replica {
             log_entries: store.len(),
             log_bytes: store.bytes(),
         }
+    }
+
+    fn leads(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader
     }
 
     fn role(&self) -> ReplicaRole {

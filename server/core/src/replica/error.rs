@@ -128,6 +128,12 @@ pub enum MessageError {
         /// Where the log ends.
         last: u64,
     },
+    /// Its context is too large, or is not that of a read where it must be.
+    #[error("not the context of a read")]
+    Context,
+    /// It names no term.
+    #[error("a message without a term")]
+    NoTerm,
     /// The sender is not in the group.
     #[error("the sender is not in the group")]
     UnknownPeer,

@@ -6,11 +6,18 @@ use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType};
 
 use super::config::GroupMember;
+use super::driver::reads;
 use super::error::MessageError;
 
 /// Largest encoded message: one of entries, with one entry more than its limit (a batch is at most as large as the limit), and
 /// room for the headers. Checked before the bytes are parsed.
 pub(super) const MAX_ENCODED: usize = 3 * 1024 * 1024;
+
+/// Bytes of a read's context: who asks, and under which name.
+pub(super) const READ_CONTEXT: usize = 16;
+
+/// Largest context of a message: a read's, which heartbeats carry to and fro, or what a candidate that was asked to take over says.
+const MAX_CONTEXT: usize = 16;
 
 /// One message from a replica to a peer of its group.
 #[derive(Clone, PartialEq)]
@@ -59,7 +66,13 @@ impl PeerMessage {
         if message.to != me {
             return Err(MessageError::NotForUs { to: message.to });
         }
-        // Proposals are not forwarded inside raft, reads are not served to peers, snapshots travel on their own.
+        if message.context.len() > MAX_CONTEXT {
+            return Err(MessageError::Context);
+        }
+        if matches!(message.get_msg_type(), MessageType::MsgReadIndex | MessageType::MsgReadIndexResp) {
+            return reads::check(message, me);
+        }
+        // Proposals are not forwarded inside raft, snapshots travel on their own.
         if !matches!(
             message.get_msg_type(),
             MessageType::MsgAppend
@@ -74,6 +87,10 @@ impl PeerMessage {
         ) {
             return Err(MessageError::Kind);
         }
+        // Raft takes what has no term for its own.
+        if message.term == 0 {
+            return Err(MessageError::NoTerm);
+        }
         let mut due = message.index;
         let mut term = message.log_term;
         for entry in &message.entries {
@@ -84,6 +101,14 @@ impl PeerMessage {
             term = entry.term;
         }
         Ok(())
+    }
+}
+
+/// The context of a message about a read, if it is the only thing there.
+pub(super) fn read_context(message: &Message) -> Option<&[u8]> {
+    match &*message.entries {
+        [entry] if entry.data.len() == READ_CONTEXT && entry.context.is_empty() => Some(&entry.data),
+        _ => None,
     }
 }
 

@@ -64,10 +64,13 @@ impl Machine {
     }
 }
 
+#[derive(Default)]
 pub(super) struct Member {
     pub(super) replica: Option<Replica>,
     pub(super) disk: Disk,
     pub(super) machine: Machine,
+    /// Answers to its reads.
+    pub(super) reads: Vec<(u64, u64)>,
 }
 
 pub(super) struct Cluster {
@@ -77,6 +80,8 @@ pub(super) struct Cluster {
     cut: BTreeSet<(GroupMember, GroupMember)>,
     /// Of 100 messages this many are lost, by a fixed pseudo-random sequence.
     pub(super) loss_percent: u64,
+    /// Messages arrive in another order than they were sent in.
+    pub(super) shuffles: bool,
     seed: u64,
     pub(super) lost: u64,
 }
@@ -101,11 +106,12 @@ impl Cluster {
             network: VecDeque::new(),
             cut: BTreeSet::new(),
             loss_percent: 0,
+            shuffles: false,
             seed: 42,
             lost: 0,
         };
         for id in 1..=size {
-            cluster.members.insert(id, Member { replica: None, disk: Disk::default(), machine: Machine::default() });
+            cluster.members.insert(id, Member::default());
         }
         for id in 1..=size {
             cluster.restart(id).unwrap();
@@ -165,9 +171,29 @@ impl Cluster {
         }
     }
 
-    fn loses(&mut self) -> bool {
+    /// The next of a pseudo-random sequence, below `bound`.
+    pub(super) fn random(&mut self, bound: u64) -> u64 {
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let lost = (self.seed >> 33) % 100 < self.loss_percent;
+        (self.seed >> 33) % bound
+    }
+
+    /// Another sequence.
+    pub(super) fn seed(&mut self, seed: u64) {
+        self.seed = seed;
+    }
+
+    /// The message that arrives next.
+    fn arriving(&mut self) -> Option<PeerMessage> {
+        let waiting = self.network.len() as u64;
+        if waiting > 1 && self.shuffles {
+            let chosen = usize::try_from(self.random(waiting)).unwrap();
+            return self.network.remove(chosen);
+        }
+        self.network.pop_front()
+    }
+
+    fn loses(&mut self) -> bool {
+        let lost = self.random(100) < self.loss_percent;
         self.lost += u64::from(lost);
         lost
     }
@@ -180,7 +206,7 @@ impl Cluster {
             for id in ids {
                 busy |= self.work(id);
             }
-            while let Some(message) = self.network.pop_front() {
+            while let Some(message) = self.arriving() {
                 busy = true;
                 if self.cut.contains(&(message.from(), message.to())) || self.loses() {
                     continue;
@@ -210,6 +236,7 @@ impl Cluster {
             busy = true;
             member.disk.pending.extend(outputs.persist);
             self.network.extend(outputs.messages);
+            member.reads.extend(outputs.reads);
             for entry in outputs.committed {
                 assert_eq!(entry.index, member.machine.applied() + 1, "entries are handed out without holes");
                 member.machine.log.push((entry.index, entry.data.to_vec()));
@@ -291,6 +318,11 @@ impl Cluster {
             self.tick(1);
         }
         panic!("{value} was never applied");
+    }
+
+    /// The answer to a read, if it came.
+    pub(super) fn read(&self, id: GroupMember, context: u64) -> Option<u64> {
+        self.members[&id].reads.iter().find(|(asked, _)| *asked == context).map(|(_, index)| *index)
     }
 
     pub(super) fn values(&self, id: GroupMember) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! What a group of replicas must hold, whatever the network and the disks do.
 
 mod cluster;
+mod reads;
 mod recovery;
 
 use cluster::Cluster;

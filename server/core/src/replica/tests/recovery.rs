@@ -199,7 +199,8 @@ fn a_peers_bad_message_is_dropped() {
         Err(StepError::Message(error)) => error,
         other => panic!("{other:?}"),
     };
-    for kind in [MessageType::MsgPropose, MessageType::MsgHup, MessageType::MsgReadIndex, MessageType::MsgSnapshot] {
+    for kind in [MessageType::MsgPropose, MessageType::MsgHup, MessageType::MsgTransferLeader, MessageType::MsgSnapshot]
+    {
         assert_eq!(step(&mut replica, message(kind, 1)), MessageError::Kind);
     }
     let mut holes = message(MessageType::MsgAppend, 1);
@@ -208,6 +209,7 @@ fn a_peers_bad_message_is_dropped() {
     let mut boast = message(MessageType::MsgAppendResponse, 1);
     boast.index = 9;
     assert_eq!(step(&mut replica, boast), MessageError::Acknowledges { index: 9, last: 0 });
+    assert_eq!(step(&mut replica, message(MessageType::MsgRequestVote, 0)), MessageError::NoTerm);
     let mut other = message(MessageType::MsgHeartbeat, 1);
     other.to = 3;
     assert_eq!(step(&mut replica, other), MessageError::NotForUs { to: 3 });
