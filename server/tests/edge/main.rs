@@ -1,0 +1,10 @@
+//! The edge, spoken to in raw `rove/1`: a file for each kind of stream.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
+
+mod control;
+mod conversation;
+mod datagrams;
+mod fetch;
+mod inbox;
+mod support;
