@@ -7,7 +7,8 @@
 //! - [`directory`] is the state of partition 0: accounts, devices and tokens;
 //! - [`store`] is what the state machines need of a store, with a store in memory and the suite every store must pass;
 //! - [`fanout`] says who is told of an event, [`presence`] who is there, [`discovery`] which node to try first;
-//! - [`replica`] drives one replica of a partition's raft group, and makes entries of what queued up;
+//! - [`replica`] drives one replica of a partition's raft group, and makes entries of what queued up; [`routing`] gets commands from
+//!   the node they were proposed on to the one that leads, and [`lane`] joins the two: one partition on one node;
 //! - [`placement`] says which partition a conversation lives in.
 
 pub mod command;
@@ -15,8 +16,10 @@ pub mod conversation;
 pub mod directory;
 pub mod discovery;
 pub mod fanout;
+pub mod lane;
 pub mod placement;
 pub mod presence;
 pub mod replica;
+pub mod routing;
 pub mod store;
 pub mod versioned;

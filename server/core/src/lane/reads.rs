@@ -1,0 +1,181 @@
+//! Reads that must see everything acknowledged before them (Raft, section 6.4; the raft crate's `ReadIndex`).
+//!
+//! All that are asked for between two rounds share one question to the leader. A question may be lost without a word (a leader that
+//! has not committed in its term yet, a change of leader, the network), so it is asked again under a new name.
+
+use rove_protocol::ids::NodeId;
+
+/// Reads that wait at most. They are asked for before something is denied, which is rare; beyond it the answer is "busy".
+const MAX_WAITING: usize = 4_096;
+
+/// Ticks after which a question is asked again: several times a round trip, a fraction of an election.
+const ASK_AGAIN_TICKS: u32 = 4;
+
+/// Ticks after which a read is given up: as long as a partition without a leader is waited for.
+const GIVE_UP_TICKS: u32 = 60;
+
+/// A question to the leader.
+#[derive(Debug)]
+struct Question {
+    context: u64,
+    index: Option<u64>,
+    ticks: u32,
+    reads: Vec<Read>,
+}
+
+#[derive(Debug)]
+struct Read {
+    context: u64,
+    ticks: u32,
+}
+
+/// The reads of one lane.
+#[derive(Debug)]
+pub(super) struct Reads {
+    /// Names of questions: unique on all nodes and through all restarts.
+    next_context: u64,
+    unasked: Vec<Read>,
+    asked: Vec<Question>,
+    ready: Vec<(u64, bool)>,
+}
+
+impl Reads {
+    pub(super) fn new(node: NodeId, boot: u64) -> Self {
+        // 12 bits of the node, 20 of its boots, 32 to count: an answer that is still on its way from a million boots ago is no concern.
+        let next_context = (node.0 & 0xfff) << 52 | (boot & 0xf_ffff) << 32;
+        Self { next_context, unasked: Vec::new(), asked: Vec::new(), ready: Vec::new() }
+    }
+
+    /// Takes a read. False if too many wait.
+    pub(super) fn ask(&mut self, context: u64) -> bool {
+        let waiting = self.unasked.len() + self.asked.iter().map(|question| question.reads.len()).sum::<usize>();
+        if waiting >= MAX_WAITING {
+            return false;
+        }
+        self.unasked.push(Read { context, ticks: 0 });
+        true
+    }
+
+    /// The name of a question to ask now, for all that were not asked yet.
+    pub(super) fn next(&mut self) -> Option<u64> {
+        if self.unasked.is_empty() {
+            return None;
+        }
+        self.next_context += 1;
+        let context = self.next_context;
+        self.asked.push(Question { context, index: None, ticks: 0, reads: std::mem::take(&mut self.unasked) });
+        Some(context)
+    }
+
+    /// The leader answers: what was asked under `context` is seen by whoever has applied `index`. This replica has applied `applied`.
+    pub(super) fn found(&mut self, context: u64, index: u64, applied: u64) {
+        if let Some(question) = self.asked.iter_mut().find(|question| question.context == context) {
+            question.index = Some(index);
+        }
+        self.applied(applied);
+    }
+
+    /// Everything up to `applied` can be read.
+    pub(super) fn applied(&mut self, applied: u64) {
+        let seen = |question: &mut Question| question.index.is_some_and(|index| index <= applied);
+        for question in self.asked.extract_if(.., seen) {
+            self.ready.extend(question.reads.into_iter().map(|read| (read.context, true)));
+        }
+    }
+
+    /// One unit of time has passed.
+    pub(super) fn tick(&mut self) {
+        let unanswered = |question: &mut Question| {
+            question.ticks += 1;
+            question.index.is_none() && question.ticks >= ASK_AGAIN_TICKS
+        };
+        for question in self.asked.extract_if(.., unanswered) {
+            self.unasked.extend(question.reads);
+        }
+        let waiting = self.asked.iter_mut().flat_map(|question| &mut question.reads).chain(&mut self.unasked);
+        waiting.for_each(|read| read.ticks += 1);
+        let old = |read: &mut Read| read.ticks >= GIVE_UP_TICKS;
+        for question in &mut self.asked {
+            self.ready.extend(question.reads.extract_if(.., old).map(|read| (read.context, false)));
+        }
+        self.asked.retain(|question| !question.reads.is_empty());
+        self.ready.extend(self.unasked.extract_if(.., old).map(|read| (read.context, false)));
+    }
+
+    /// Moves out what is decided.
+    pub(super) fn take_ready(&mut self, into: &mut Vec<(u64, bool)>) {
+        into.append(&mut self.ready);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready(reads: &mut Reads) -> Vec<(u64, bool)> {
+        let mut found = Vec::new();
+        reads.take_ready(&mut found);
+        found
+    }
+
+    #[test]
+    fn reads_between_two_rounds_share_a_question_and_wait_until_its_index_is_applied() {
+        let mut reads = Reads::new(NodeId(1), 1);
+        assert!(reads.ask(7) && reads.ask(8));
+        let question = reads.next().unwrap();
+        assert_eq!(reads.next(), None);
+        reads.found(question, 5, 4);
+        assert_eq!(ready(&mut reads), []);
+        reads.applied(5);
+        assert_eq!(ready(&mut reads), [(7, true), (8, true)]);
+    }
+
+    #[test]
+    fn a_read_that_came_after_the_question_is_not_answered_with_it() {
+        let mut reads = Reads::new(NodeId(1), 1);
+        reads.ask(7);
+        let question = reads.next().unwrap();
+        reads.ask(8);
+        reads.found(question, 5, 5);
+        assert_eq!(ready(&mut reads), [(7, true)]);
+    }
+
+    #[test]
+    fn a_question_without_an_answer_is_asked_again_under_a_new_name_and_an_old_answer_is_worth_nothing() {
+        let mut reads = Reads::new(NodeId(1), 1);
+        reads.ask(7);
+        let first = reads.next().unwrap();
+        (0..ASK_AGAIN_TICKS).for_each(|_| reads.tick());
+        let second = reads.next().unwrap();
+        assert_ne!(first, second);
+        reads.found(first, 1, 9);
+        assert_eq!(ready(&mut reads), []);
+        reads.found(second, 9, 9);
+        assert_eq!(ready(&mut reads), [(7, true)]);
+    }
+
+    #[test]
+    fn a_read_nobody_answers_is_given_up() {
+        let mut reads = Reads::new(NodeId(1), 1);
+        reads.ask(7);
+        for _ in 0..GIVE_UP_TICKS {
+            reads.next();
+            reads.tick();
+        }
+        assert_eq!(ready(&mut reads), [(7, false)]);
+        assert_eq!(reads.next(), None);
+    }
+
+    #[test]
+    fn names_of_questions_differ_between_nodes_and_boots_and_reads_are_bounded() {
+        let mut names = std::collections::BTreeSet::new();
+        for (node, boot) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
+            let mut reads = Reads::new(NodeId(node), boot);
+            reads.ask(1);
+            assert!(names.insert(reads.next().unwrap()));
+        }
+        let mut reads = Reads::new(NodeId(1), 1);
+        assert!((0..MAX_WAITING as u64).all(|context| reads.ask(context)));
+        assert!(!reads.ask(0));
+    }
+}
