@@ -5,7 +5,9 @@
 use bytes::Bytes;
 
 use crate::error::DecodeError;
+use crate::ids::PostTag;
 use crate::limits;
+use crate::registry::PostExtension;
 use crate::wire::{Reader, Wire, put_varint};
 
 /// One extension.
@@ -35,6 +37,17 @@ impl Extensions {
             return Err(DecodeError::TooManyExtensions);
         }
         Ok(Self(extensions))
+    }
+
+    /// The tag of a post, alone; no extensions without one.
+    pub fn with_tag(tag: Option<PostTag>) -> Self {
+        let extension = |tag: PostTag| Extension { id: PostExtension::Tag.0, value: Bytes::copy_from_slice(&tag.0) };
+        Self(tag.map(extension).into_iter().collect())
+    }
+
+    /// The tag of the post or event these are the extensions of. A value that is not 16 bytes long is none.
+    pub fn tag(&self) -> Option<PostTag> {
+        self.get(PostExtension::Tag.0)?.as_ref().try_into().ok().map(PostTag)
     }
 
     /// Whether there are none.

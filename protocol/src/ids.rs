@@ -130,6 +130,11 @@ bytes_id! {
     /// One incarnation of a client's local store (D1): random, and minted anew whenever the store may be a copy.
     WriterId
 }
+bytes_id! {
+    /// A post, whichever writer and number it goes out under: random, minted when it is queued, the same for ever. By it
+    /// a store that was put back from an old copy finds in the log what it still has queued.
+    PostTag
+}
 
 impl Seq {
     /// The place after this one.

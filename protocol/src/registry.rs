@@ -251,6 +251,15 @@ registry! {
 }
 
 registry! {
+    /// The extensions of a post, which are those of its event too. Even: kept, and skipped by who does not know it. Odd: a
+    /// server that does not know it refuses the post with [`ErrorCode::CriticalExtension`].
+    PostExtension(u32) {
+        /// Sixteen random bytes that are this post's alone, under whichever writer and number it is sent.
+        Tag = 0x02,
+    }
+}
+
+registry! {
     /// What the body of an event is. Unknown types are stored and forwarded like any other.
     ContentType(u32) {
         /// No body.
@@ -384,6 +393,7 @@ mod tests {
         check(&mut Method::ALL.iter().map(|(value, ..)| u64::from(value.0)).collect());
         check(&mut EventKind::ALL.iter().map(|(value, ..)| u64::from(value.0)).collect());
         check(&mut StreamType::ALL.iter().map(|(value, ..)| u64::from(value.0)).collect());
+        check(&mut PostExtension::ALL.iter().map(|(value, ..)| u64::from(value.0)).collect());
     }
 
     #[test]

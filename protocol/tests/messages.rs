@@ -7,7 +7,7 @@ use bytes::Bytes;
 use common::messages::*;
 use rove_protocol::error::DecodeError;
 use rove_protocol::extension::{Extension, Extensions};
-use rove_protocol::ids::{AccountId, ConversationId, MessageId, PartitionId, Seq};
+use rove_protocol::ids::{AccountId, ConversationId, MessageId, PartitionId, PostTag, Seq};
 use rove_protocol::limits;
 use rove_protocol::message::*;
 use rove_protocol::registry::{ConversationKind, PresenceStatus, Role};
@@ -179,6 +179,20 @@ fn rove_2_5_5_the_extensions_of_a_post_are_kept_byte_for_byte() {
     let event = Event { extensions: post.extensions, ..event(1) };
     assert!(event.encode_body().ends_with(b"\x02\x00\x09\x08critical"));
     assert_eq!(received(&event), Ok(event));
+}
+
+#[test]
+fn rove_4_9_1_a_tag_is_16_bytes_and_anything_else_is_none() {
+    let tag = PostTag(*b"sixteen bytes it");
+    let tagged = received(&Post { extensions: Extensions::with_tag(Some(tag)), ..post(1) }).unwrap();
+    assert!(tagged.encode_body().ends_with(b"\x02\x10sixteen bytes it"));
+    assert_eq!(Event { extensions: tagged.extensions, ..event(1) }.extensions.tag(), Some(tag));
+    assert_eq!(Extensions::with_tag(None), Extensions::default());
+    for value in [&b""[..], b"fifteen bytes i", b"seventeen bytes i"] {
+        let extension = Extension { id: 2, value: Bytes::copy_from_slice(value) };
+        let other = received(&Post { extensions: Extensions::new(vec![extension]).unwrap(), ..post(1) }).unwrap();
+        assert_eq!(other.extensions.tag(), None, "{value:?}: read all the same, and kept");
+    }
 }
 
 #[test]

@@ -36,6 +36,7 @@ fn registries_of_code() -> BTreeMap<String, Entries> {
         Method,
         ErrorCode,
         EventKind,
+        PostExtension,
         ContentType,
         ConversationKind,
         Role,
@@ -154,6 +155,13 @@ fn the_protocols_own_constants_are_the_same_in_the_file_and_in_the_code() {
 }
 
 #[test]
-fn no_extension_is_assigned_yet() {
-    assert!(file()["extensions"].as_table().unwrap().is_empty());
+fn the_extensions_of_a_message_are_numbers_of_a_registry() {
+    let file = file();
+    let registries = file["registries"].as_table().unwrap();
+    for (message, registry) in file["extensions"].as_table().unwrap() {
+        assert!(FrameType::ALL.iter().any(|(_, name, _)| name == message), "{message}");
+        assert!(registries.contains_key(registry.as_str().unwrap()), "{message}");
+    }
+    // An event has the extensions of its post.
+    assert_eq!(file["extensions"]["Post"], file["extensions"]["Event"]);
 }

@@ -119,6 +119,8 @@ fn extensions(all: &[(u32, &'static [u8])]) -> Extensions {
     Extensions::new(all.collect()).unwrap()
 }
 
+const TAG: &[u8] = b"\xe1\x07\x5b\xd4\x9a\x30\xc8\x6f\x12\xb7\x44\xee\x03\x95\x7a\xd8";
+
 fn conversation() -> Vec<Sample> {
     vec![
         ("Open of a new client", "Nothing held, nothing told.", open().to_frame()),
@@ -142,7 +144,12 @@ fn conversation() -> Vec<Sample> {
         (
             "Post with extensions",
             "Kept as they are, the critical one too: it is the server that refuses the post, not the stream.",
-            Post { extensions: extensions(&[(2, b"hi"), (9, b"")]), ..post(3) }.to_frame(),
+            Post { extensions: extensions(&[(4, b"hi"), (9, b"")]), ..post(3) }.to_frame(),
+        ),
+        (
+            "Post with a tag",
+            "Sixteen random bytes, the same whatever writer and number the post goes out under.",
+            Post { extensions: extensions(&[(2, TAG)]), ..post(5) }.to_frame(),
         ),
         (
             "Post that is void",
@@ -169,7 +176,17 @@ fn conversation() -> Vec<Sample> {
         (
             "Event with extensions",
             "Those of its post, verbatim; a reader that does not know them keeps its cursor moving.",
-            Event { extensions: extensions(&[(2, b"hi"), (64, b"\x01\x02")]), ..event(10) }.to_frame(),
+            Event { extensions: extensions(&[(4, b"hi"), (64, b"\x01\x02")]), ..event(10) }.to_frame(),
+        ),
+        (
+            "Event with a tag",
+            "That of its post: whoever has a post of this tag queued knows that it is in the log.",
+            Event { extensions: extensions(&[(2, TAG)]), ..event(12) }.to_frame(),
+        ),
+        (
+            "Event with a tag of another length",
+            "Fifteen bytes are no tag: the event is read like one without.",
+            Event { extensions: extensions(&[(2, &TAG[..15])]), ..event(13) }.to_frame(),
         ),
         (
             "Event of an unknown kind",

@@ -1,9 +1,9 @@
 //! D1, D7, D10 and who may post what.
 
 use rove_protocol::extension::{Extension, Extensions};
-use rove_protocol::ids::{ConversationId, MessageId, PostNo, Seq, WriterId};
+use rove_protocol::ids::{ConversationId, MessageId, PostNo, PostTag, Seq, WriterId};
 use rove_protocol::limits;
-use rove_protocol::message::{AccountRef, Body, Event};
+use rove_protocol::message::{AccountRef, Body, Event, Post};
 use rove_protocol::registry::{ErrorCode, EventKind, Role};
 
 use super::support::*;
@@ -241,6 +241,26 @@ fn an_unknown_critical_extension_is_refused_for_good_and_an_unknown_other_one_is
     post.extensions = Extensions::new(vec![Extension { id: 8, value: "may".into() }]).unwrap();
     posted(world.post(id, alice(), &post));
     assert_eq!(world.events(id)[1].extensions, post.extensions);
+}
+
+#[test]
+fn the_tag_of_a_post_is_part_of_what_its_number_is_bound_to_and_comes_out_with_its_event() {
+    let mut world = World::new();
+    let id = world.direct(alice(), bob());
+    let tagged = |tag| Post { extensions: Extensions::with_tag(Some(PostTag([tag; 16]))), ..message(1, "same text") };
+    let first = posted(world.post(id, alice(), &tagged(1)));
+    assert_eq!(posted(world.post(id, alice(), &tagged(1))), first, "a repeat");
+    let other = refusal(1, ErrorCode::PostNoReused, false, 2);
+    assert_eq!(world.post(id, alice(), &tagged(2)), other, "another post of the same text");
+    assert_eq!(world.post(id, alice(), &message(1, "same text")), other, "and one without a tag");
+    // In what is stored, in what is fanned out, and in what is read back.
+    assert_eq!(world.events(id)[1].extensions.tag(), Some(PostTag([1; 16])));
+    let restored = WriterId([0xee; 16]);
+    posted(world.post_as(id, alice(), restored, &tagged(3)));
+    let Some(Effect::Event { body, .. }) = world.effects.first() else { panic!("{:?}", world.effects) };
+    let event = Event::decode_body(body.clone()).unwrap();
+    assert_eq!((event.writer, event.extensions.tag()), (restored, Some(PostTag([3; 16]))));
+    assert!(body.ends_with(b"\x02\x10\x03\x03\x03\x03\x03\x03\x03\x03\x03\x03\x03\x03\x03\x03\x03\x03"), "verbatim");
 }
 
 #[test]
