@@ -31,6 +31,7 @@ const RECOVERY_THREADS: usize = 4;
 
 const HARD_STATE: &[u8] = b"hard-state";
 const CONF_STATE: &[u8] = b"conf-state";
+const CONF_INDEX: &[u8] = b"conf-index";
 const TRUNCATED: &[u8] = b"truncated";
 
 /// The engine's "region" of what belongs to the node and not to a partition: partitions are 16 bits.
@@ -127,6 +128,17 @@ impl Round {
     /// Adds what a replica wants persisted. In the order of its tickets.
     pub fn persist(&mut self, partition: PartitionId, persist: &Persist) -> Result<(), RaftLogError> {
         let region = region(partition);
+        if let Some(begins) = persist.reset {
+            // Everything of the region goes, what is beside the entries as well: all of it is in what follows.
+            self.batch.add_command(region, Command::Clean);
+            self.begins(region, begins)?;
+        }
+        if let Some((conf_state, index)) = &persist.conf_state {
+            self.batch
+                .put_message(region, CONF_STATE.to_vec(), conf_state)
+                .and_then(|()| self.batch.put(region, CONF_INDEX.to_vec(), index.to_be_bytes().to_vec()))
+                .map_err(|error| write_error(&error))?;
+        }
         // The engine drops what the first entry contradicts, and everything after it.
         self.batch.add_entries::<Entries>(region, &persist.entries).map_err(|error| write_error(&error))?;
         if let Some(hard_state) = &persist.hard_state {
@@ -136,21 +148,19 @@ impl Round {
         Ok(())
     }
 
-    /// Adds who the members are.
-    pub fn conf_state(&mut self, partition: PartitionId, conf_state: &ConfState) -> Result<(), RaftLogError> {
-        self.sync = true;
-        self.batch.put_message(region(partition), CONF_STATE.to_vec(), conf_state).map_err(|error| write_error(&error))
-    }
-
     /// Adds that the log begins after `truncated` now. May be lost without harm: it is not synced on its own account.
     pub fn truncate(&mut self, partition: PartitionId, truncated: Truncated) -> Result<(), RaftLogError> {
         let region = region(partition);
+        self.begins(region, truncated)?;
+        self.batch.add_command(region, Command::Compact { index: truncated.index + 1 });
+        Ok(())
+    }
+
+    fn begins(&mut self, region: u64, truncated: Truncated) -> Result<(), RaftLogError> {
         let mut value = Vec::with_capacity(16);
         value.extend(truncated.index.to_be_bytes());
         value.extend(truncated.term.to_be_bytes());
-        self.batch.put(region, TRUNCATED.to_vec(), value).map_err(|error| write_error(&error))?;
-        self.batch.add_command(region, Command::Compact { index: truncated.index + 1 });
-        Ok(())
+        self.batch.put(region, TRUNCATED.to_vec(), value).map_err(|error| write_error(&error))
     }
 
     fn identity(&mut self, identity: Identity) -> Result<(), RaftLogError> {
@@ -219,7 +229,8 @@ impl RaftLog {
         self.write(round).map(|_| ())
     }
 
-    /// What the log has of `partition`, for [`rove_core::replica::Replica::recover`]; `applied` is the state's.
+    /// What the log has of `partition`, for [`rove_core::replica::Replica::recover`]; `applied` is the state's. What the state knows of
+    /// the snapshot it was installed from ([`Recovered::installed`]) is for the caller to add.
     pub fn load(&self, partition: PartitionId, applied: u64) -> Result<Recovered, RaftLogError> {
         let region = region(partition);
         let error = |what, message: String| RaftLogError::Read { partition, what, message };
@@ -233,6 +244,14 @@ impl RaftLog {
             .get_message(region, CONF_STATE)
             .map_err(|cause| error("members", cause.to_string()))?
             .unwrap_or_default();
+        let conf_index = match self.engine.get(region, CONF_INDEX) {
+            None => 0,
+            Some(value) => value
+                .as_slice()
+                .try_into()
+                .map(u64::from_be_bytes)
+                .map_err(|_| error("members' index", format!("{} bytes", value.len())))?,
+        };
         let truncated = match self.engine.get(region, TRUNCATED) {
             None => Truncated::default(),
             Some(value) => match (value.len(), field(&value, 0), field(&value, 8)) {
@@ -252,7 +271,7 @@ impl RaftLog {
                     .map_err(|cause| error("entries", cause.to_string()))?;
             }
         }
-        Ok(Recovered { hard_state, conf_state, truncated, entries, applied })
+        Ok(Recovered { hard_state, conf_state, conf_index, truncated, entries, applied, installed: None })
     }
 
     /// Writes a round, and syncs it if anything in it must be. After an error the log must not be used any more.
@@ -313,7 +332,7 @@ mod tests {
 
     fn persist(entries: Vec<LogEntry>, term: u64, commit: u64) -> Persist {
         let hard_state = HardState { term, commit, vote: 1, ..HardState::default() };
-        Persist { ticket: 1, hard_state: Some(hard_state), entries, must_sync: true }
+        Persist { ticket: 1, hard_state: Some(hard_state), entries, must_sync: true, ..Persist::default() }
     }
 
     fn write(log: &RaftLog, partition: PartitionId, persist: &Persist) {
@@ -327,17 +346,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = RaftLog::open(dir.path()).unwrap();
         let mut round = Round::default();
-        round.persist(ONE, &persist(entries(1..=3, 1), 1, 2)).unwrap();
-        round.persist(TWO, &persist(entries(1..=1, 4), 4, 0)).unwrap();
         let conf_state = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
-        round.conf_state(ONE, &conf_state).unwrap();
+        let with_members = Persist { conf_state: Some((conf_state.clone(), 2)), ..persist(entries(1..=3, 1), 1, 2) };
+        round.persist(ONE, &with_members).unwrap();
+        round.persist(TWO, &persist(entries(1..=1, 4), 4, 0)).unwrap();
         log.write(round).unwrap();
         drop(log);
 
         let log = RaftLog::open(dir.path()).unwrap();
         let one = log.load(ONE, 2).unwrap();
         assert_eq!((one.entries, one.hard_state.commit, one.applied), (entries(1..=3, 1), 2, 2));
-        assert_eq!(one.conf_state, conf_state);
+        assert_eq!((one.conf_state, one.conf_index), (conf_state, 2));
         let two = log.load(TWO, 0).unwrap();
         assert_eq!((two.entries, two.hard_state.term), (entries(1..=1, 4), 4));
         assert_eq!(log.load(PartitionId(0), 0).unwrap().last(), 0);
@@ -370,6 +389,47 @@ mod tests {
         drop(log);
         let found = RaftLog::open(dir.path()).unwrap().load(ONE, 5).unwrap();
         assert_eq!((found.truncated, found.entries), (Truncated { index: 5, term: 1 }, entries(6..=6, 2)));
+    }
+
+    #[test]
+    fn a_snapshot_takes_the_place_of_the_whole_log_even_within_one_round_and_after_a_restart() {
+        for one_round in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let log = RaftLog::open(dir.path()).unwrap();
+            write(&log, ONE, &persist(entries(1..=100, 1), 1, 40));
+            write(&log, TWO, &persist(entries(1..=3, 1), 1, 3));
+            let begins = Truncated { index: 80, term: 3 };
+            let conf_state = ConfState { voters: vec![1, 4], learners: vec![5], ..ConfState::default() };
+            let reset = Persist {
+                reset: Some(begins),
+                conf_state: Some((conf_state.clone(), 80)),
+                ..persist(Vec::new(), 3, 80)
+            };
+            let mut round = Round::default();
+            round.persist(ONE, &persist(entries(101..=103, 1), 1, 40)).unwrap();
+            if !one_round {
+                log.write(round).unwrap();
+                round = Round::default();
+            }
+            round.persist(ONE, &reset).unwrap();
+            round.persist(ONE, &persist(entries(81..=82, 3), 3, 81)).unwrap();
+            log.write(round).unwrap();
+            let check = |log: &RaftLog| {
+                let found = log.load(ONE, 80).unwrap();
+                assert_eq!((found.truncated, found.entries), (begins, entries(81..=82, 3)));
+                assert_eq!((found.conf_state, found.conf_index), (conf_state.clone(), 80));
+                assert_eq!((found.hard_state.term, found.hard_state.commit), (3, 81));
+                assert_eq!(log.load(TWO, 3).unwrap().entries, entries(1..=3, 1), "the other is as it was");
+            };
+            check(&log);
+            drop(log);
+            let log = RaftLog::open(dir.path()).unwrap();
+            check(&log);
+            write(&log, ONE, &persist(entries(83..=83, 3), 3, 82));
+            drop(log);
+            let found = RaftLog::open(dir.path()).unwrap().load(ONE, 80).unwrap();
+            assert_eq!((found.last(), found.conf_index), (83, 80));
+        }
     }
 
     #[test]

@@ -57,6 +57,9 @@ impl Synced {
         if let Some(hard_state) = &persist.hard_state {
             (self.term, self.vote) = (hard_state.term, hard_state.vote);
         }
+        if let Some(begins) = persist.reset {
+            (self.last_term, self.last) = (begins.term, begins.index);
+        }
         if let Some(entry) = persist.entries.last() {
             (self.last_term, self.last) = (entry.term, entry.index);
         }

@@ -50,7 +50,8 @@ pub struct ReplicaConfig {
     pub partition: PartitionId,
     /// Its number in the group. Not 0.
     pub id: GroupMember,
-    /// The voters of a new group, all the same on every replica; an existing group knows its own.
+    /// The voters of a new group, all the same on every replica of it, and remembered from then on. Empty for a replica that joins a
+    /// group that exists: it waits until a leader sends it a snapshot.
     pub voters: Vec<GroupMember>,
     /// Ticks without a leader before it stands for election: a random number in this range. In a simulation, a range of one.
     pub election_ticks: Range<usize>,

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message, MessageType};
+use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType};
 use raft::{RawNode, StateRole};
 use slog::Logger;
 
@@ -11,86 +11,23 @@ use super::config::{GroupMember, ReplicaConfig};
 use super::error::{MessageError, ProposeError, ReplicaError, StepError};
 use super::memory_log::{MemoryLog, Recovered, Truncated};
 use super::message::PeerMessage;
+use super::outputs::{Committed, Outputs, Persist, ReplicaRole, ReplicaStatus};
 
+mod leadership;
+pub(super) mod members;
 pub(super) mod reads;
+mod snapshots;
 
-/// What a replica is to its group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReplicaRole {
-    /// Follows a leader, or waits for one.
-    Follower,
-    /// Stands for election, or asks whether it should.
-    Candidate,
-    /// Leads.
-    Leader,
-}
-
-/// One thing to write to the log. In the order of the tickets; several may be written and synced as one.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Persist {
-    /// To be given to [`Replica::persisted`] when this, and everything before it, is written (and synced, if it must be).
-    pub ticket: u64,
-    /// Replaces the hard state.
-    pub hard_state: Option<HardState>,
-    /// Replaces the log from the first of them on.
-    pub entries: Vec<Entry>,
-    /// Whether it counts only when it is synced. Otherwise losing it loses nothing: it may wait for the next sync.
-    pub must_sync: bool,
-}
-
-/// An entry to apply: it is committed, and persisted here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Committed {
-    /// Its index: one more than that of the one before.
-    pub index: u64,
-    /// The term it was proposed in: what was proposed in an earlier term and did not come before it never comes.
-    pub term: u64,
-    /// Its bytes: a batch, or nothing (a new leader's first entry, a change of the members).
-    pub data: Bytes,
-}
-
-/// What is to be done. Each part in order; the parts independently of each other.
-#[derive(Debug, Default, PartialEq)]
-pub struct Outputs {
-    /// Write this to the log.
-    pub persist: Option<Persist>,
-    /// Send these.
-    pub messages: Vec<PeerMessage>,
-    /// Apply these.
-    pub committed: Vec<Committed>,
-    /// Answers to [`Replica::read_index`]: its context, and the index that must be applied before the read.
-    pub reads: Vec<(u64, u64)>,
-    /// The role or the leader is another than before.
-    pub leadership_changed: bool,
-}
-
-/// How a replica is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReplicaStatus {
-    /// What it is to its group.
-    pub role: ReplicaRole,
-    /// Who leads, if known.
-    pub leader: Option<GroupMember>,
-    /// Its term.
-    pub term: u64,
-    /// Last index of its log.
-    pub last: u64,
-    /// Last index known to be committed.
-    pub committed: u64,
-    /// Last index said to be applied.
-    pub applied: u64,
-    /// Where its log begins.
-    pub truncated: Truncated,
-    /// Entries of its log in memory.
-    pub log_entries: u64,
-    /// Their bytes.
-    pub log_bytes: u64,
-}
+use members::Members;
 
 /// Something handed out, until everything before it and itself is persisted.
 struct Outstanding {
     ticket: u64,
     waits: bool,
+    /// The index of the members that are stored with it.
+    members: Option<u64>,
+    /// Where the log begins with it.
+    reset: Option<Truncated>,
     /// What may be sent only then.
     messages: Vec<Message>,
 }
@@ -103,6 +40,12 @@ pub struct Replica {
     sendable: Vec<PeerMessage>,
     /// Last index in [`Outputs::committed`] so far.
     handed_out: u64,
+    members: Members,
+    /// The last index of a snapshot that is being installed. There is nothing between what is applied and it meanwhile: raft must not
+    /// look there.
+    installing: Option<u64>,
+    /// The log on disk is to begin anew, before anything else is written.
+    restarted: bool,
     leadership: (ReplicaRole, Option<GroupMember>),
 }
 
@@ -112,27 +55,45 @@ impl Replica {
     /// # Errors
     /// A reason to quarantine it.
     pub fn recover(config: ReplicaConfig, mut recovered: Recovered, logger: &Logger) -> Result<Self, ReplicaError> {
+        let restarted = recovered.restart_if_installed();
         recovered.check()?;
-        if recovered.conf_state == ConfState::default() {
+        let founding = recovered.conf_state == ConfState::default();
+        if founding {
             recovered.conf_state.voters.clone_from(&config.voters);
+            if !config.voters.is_empty() && !config.voters.contains(&config.id) {
+                return Err(ReplicaError::NotMember { id: config.id, members: config.voters });
+            }
         }
-        let members = &recovered.conf_state;
-        if !members.voters.contains(&config.id) && !members.learners.contains(&config.id) {
-            return Err(ReplicaError::NotMember { id: config.id, members: members.voters.clone() });
+        let members = Members {
+            state: recovered.conf_state.clone(),
+            index: recovered.conf_index,
+            saved: recovered.conf_index,
+            // A group that was founded once does not change its members because its configuration did.
+            unsaved: (founding && !config.voters.is_empty()) || restarted,
+        };
+        if !members.state.voters.is_empty() {
+            members::check(&members.state)
+                .map_err(|reason| ReplicaError::Members { index: members.index, reason: reason.to_owned() })?;
         }
+        let changes = recovered.changes_lacking();
         let applied = recovered.applied;
         let raft = config.raft(applied);
         raft.validate().map_err(|error| ReplicaError::Config(error.to_string()))?;
         let raw = RawNode::new(&raft, MemoryLog::new(recovered), logger)
             .map_err(|error| ReplicaError::Raft(error.to_string()))?;
-        Ok(Self {
+        let mut replica = Self {
             config,
             raw,
             outstanding: VecDeque::new(),
             sendable: Vec::new(),
             handed_out: applied,
+            members,
+            installing: None,
+            restarted,
             leadership: (ReplicaRole::Follower, None),
-        })
+        };
+        changes.iter().try_for_each(|change| replica.apply_members(change))?;
+        Ok(replica)
     }
 
     /// The configuration it was made with.
@@ -140,33 +101,12 @@ impl Replica {
         &self.config
     }
 
-    /// The members of the group, to be stored with the log.
-    pub fn conf_state(&self) -> ConfState {
-        self.raw.raft.prs().conf().to_conf_state()
-    }
-
     /// One unit of time has passed.
     pub fn tick(&mut self) {
-        self.raw.tick();
-    }
-
-    /// Stands for election now.
-    pub fn campaign(&mut self) {
-        // Refused only by a replica that leads, or that may not.
-        let _ = self.raw.campaign();
-    }
-
-    /// Stands for election now if nobody else could: a group of one need not wait for anyone.
-    pub fn campaign_if_alone(&mut self) {
-        let voters = self.raw.raft.prs().conf().voters();
-        if voters.ids().len() == 1 && voters.contains(self.config.id) {
-            self.campaign();
+        // Not even an election: what it would look at is not there yet.
+        if self.installing.is_none() {
+            self.raw.tick();
         }
-    }
-
-    /// Asks `to`, a voter, to take over as leader. Proposals are refused meanwhile.
-    pub fn transfer_leadership(&mut self, to: GroupMember) {
-        self.raw.transfer_leader(to);
     }
 
     /// Appends `data` to the log, if this replica leads.
@@ -195,6 +135,12 @@ impl Replica {
             MessageType::MsgHeartbeat if current && message.commit > last => {
                 return Err(ReplicaError::LogLost { last, needed: message.commit }.into());
             }
+            // What raft would look for below what is committed here, and not find, no leader ever says.
+            MessageType::MsgAppend if current && self.contradicts(&message) => {
+                return Err(ReplicaError::Contradicted { index: message.index }.into());
+            }
+            MessageType::MsgAppend if self.asks_for_snapshot(&message) => return Ok(()),
+            MessageType::MsgTimeoutNow if self.installing.is_some() => return Ok(()),
             MessageType::MsgReadIndex if !self.admits_read(&message)? => return Ok(()),
             MessageType::MsgAppendResponse if current && !message.reject && message.index > last => {
                 return Err(MessageError::Acknowledges { index: message.index, last }.into());
@@ -209,39 +155,91 @@ impl Replica {
         }
     }
 
+    /// Whether an append's base is older than what is committed here, although it lies above.
+    fn contradicts(&self, append: &Message) -> bool {
+        let log = &self.raw.raft.raft_log;
+        append.index >= log.committed && log.term(log.committed).is_ok_and(|term| append.log_term < term)
+    }
+
     /// What is to be done now. Ask until there is nothing.
     ///
     /// # Errors
     /// A reason to quarantine it.
     pub fn outputs(&mut self) -> Result<Option<Outputs>, ReplicaError> {
         let mut outputs = Outputs { messages: std::mem::take(&mut self.sendable), ..Outputs::default() };
-        if self.raw.has_ready() {
-            let mut ready = self.raw.ready();
-            let ticket = ready.number();
-            let persist = Persist {
-                ticket,
-                hard_state: ready.hs().cloned(),
-                entries: ready.take_entries(),
-                must_sync: ready.must_sync(),
-            };
-            outputs.messages.extend(ready.take_messages().into_iter().map(PeerMessage));
-            outputs.reads = self.answered_reads(ready.take_read_states());
-            outputs.committed = self.hand_out(ready.take_committed_entries())?;
-            let after = ready.take_persisted_messages();
-            // Raft reads them from here as soon as the ready is advanced.
-            self.raw.mut_store().append(&persist.entries)?;
-            self.raw.advance_append_async(ready);
-            self.outstanding.push_back(Outstanding { ticket, waits: persist.must_sync, messages: after });
-            if persist.hard_state.is_some() || !persist.entries.is_empty() {
-                outputs.persist = Some(persist);
-            }
-            self.settle();
-            outputs.messages.append(&mut self.sendable);
+        if std::mem::take(&mut self.restarted) {
+            outputs.persist = Some(self.begin_anew());
+        } else if self.raw.has_ready() {
+            self.take_ready(&mut outputs)?;
             let leadership = (self.role(), self.leader());
             outputs.leadership_changed = leadership != self.leadership;
             self.leadership = leadership;
         }
+        let wanted = self.raw.store().take_wanted();
+        if self.leads() {
+            outputs.snapshots_wanted = wanted;
+        }
         Ok((outputs != Outputs::default()).then_some(outputs))
+    }
+
+    /// One round of raft.
+    fn take_ready(&mut self, outputs: &mut Outputs) -> Result<(), ReplicaError> {
+        let mut ready = self.raw.ready();
+        let mut persist = Persist {
+            ticket: ready.number(),
+            hard_state: ready.hs().cloned(),
+            entries: ready.take_entries(),
+            must_sync: ready.must_sync(),
+            ..Persist::default()
+        };
+        let before = self.members.index;
+        outputs.install = self.take_install(&ready);
+        if let Some(install) = &outputs.install {
+            persist.reset = Some(Truncated { index: install.index, term: install.term });
+            persist.hard_state.get_or_insert_with(|| self.raw.raft.hard_state());
+        }
+        outputs.messages.extend(ready.take_messages().into_iter().map(PeerMessage));
+        outputs.reads = self.answered_reads(ready.take_read_states());
+        let committed = ready.take_committed_entries();
+        let messages = ready.take_persisted_messages();
+        // Raft reads them from here as soon as the ready is advanced.
+        self.raw.mut_store().append(&persist.entries)?;
+        self.raw.advance_append_async(ready);
+        // After that, as it may change the members, and raft with them.
+        outputs.committed = self.hand_out(committed)?;
+        self.members.note(&mut persist, self.members.index != before);
+        self.await_persist(&persist, messages);
+        if persist.hard_state.is_some() || !persist.entries.is_empty() || persist.conf_state.is_some() {
+            outputs.persist = Some(persist);
+        }
+        self.settle();
+        outputs.messages.append(&mut self.sendable);
+        Ok(())
+    }
+
+    /// The log of a state that was installed just before the power went: raft begins with it, now the disk does as well.
+    fn begin_anew(&mut self) -> Persist {
+        let mut persist = Persist {
+            // Before all of raft's, which begin with 1.
+            ticket: 0,
+            reset: Some(self.raw.store().truncated()),
+            hard_state: Some(self.raw.raft.hard_state()),
+            must_sync: true,
+            ..Persist::default()
+        };
+        self.members.note(&mut persist, true);
+        self.await_persist(&persist, Vec::new());
+        persist
+    }
+
+    fn await_persist(&mut self, persist: &Persist, messages: Vec<Message>) {
+        self.outstanding.push_back(Outstanding {
+            ticket: persist.ticket,
+            waits: persist.must_sync,
+            members: persist.conf_state.as_ref().map(|(_, index)| *index),
+            reset: persist.reset,
+            messages,
+        });
     }
 
     /// Everything up to this [`Persist`] is written, and synced where it must be.
@@ -265,7 +263,12 @@ impl Replica {
         if index < before {
             return Err(ReplicaError::AppliedWentBack { applied: index, before });
         }
+        let last = self.raw.raft.raft_log.last_index();
         self.raw.advance_apply_to(index);
+        if self.raw.raft.raft_log.last_index() > last {
+            // Raft has appended the end of a joint configuration, and leaves it to the next heartbeat to tell anybody.
+            self.raw.raft.bcast_append();
+        }
         Ok(())
     }
 
@@ -274,8 +277,13 @@ impl Replica {
     pub fn state_durable(&mut self, index: u64) -> Option<Truncated> {
         let applied = self.raw.raft.raft_log.applied;
         let mut up_to = index.min(applied);
-        if self.raw.raft.prs().conf().voters().ids().len() > 1 {
+        if self.raw.raft.prs().iter().len() > 1 {
             up_to = up_to.min(self.raw.store().last().saturating_sub(self.config.keep_for_peers));
+            up_to = self.oldest_on_its_way().map_or(up_to, |oldest| up_to.min(oldest));
+        }
+        if self.members.index > self.members.saved {
+            // A restart takes from the log what the stored members lack.
+            up_to = up_to.min(self.members.saved);
         }
         self.raw.mut_store().truncate(up_to)
     }
@@ -297,6 +305,7 @@ impl Replica {
         let store = self.raw.store();
         ReplicaStatus {
             role: self.role(),
+            membership: self.membership(),
             leader: self.leader(),
             term: self.raw.raft.term,
             last: log.last_index(),
@@ -327,14 +336,20 @@ impl Replica {
     fn hand_out(&mut self, entries: Vec<Entry>) -> Result<Vec<Committed>, ReplicaError> {
         let mut committed = Vec::with_capacity(entries.len());
         for entry in entries {
-            if entry.get_entry_type() != EntryType::EntryNormal {
-                return Err(ReplicaError::UnknownEntry { index: entry.index });
-            }
             if entry.index != self.handed_out + 1 {
                 return Err(ReplicaError::Gap { expected: self.handed_out + 1, found: entry.index });
             }
-            self.handed_out = entry.index;
-            committed.push(Committed { index: entry.index, term: entry.term, data: entry.data });
+            let (index, term) = (entry.index, entry.term);
+            let data = match entry.get_entry_type() {
+                EntryType::EntryNormal => entry.data,
+                EntryType::EntryConfChangeV2 => {
+                    self.apply_members(&entry)?;
+                    Bytes::new()
+                }
+                EntryType::EntryConfChange => return Err(ReplicaError::UnknownEntry { index }),
+            };
+            self.handed_out = index;
+            committed.push(Committed { index, term, data });
         }
         Ok(committed)
     }
@@ -344,6 +359,8 @@ impl Replica {
         while self.outstanding.front().is_some_and(|waiting| !waiting.waits) {
             if let Some(done) = self.outstanding.pop_front() {
                 self.raw.on_persist_ready(done.ticket);
+                self.members.saved = done.members.unwrap_or(self.members.saved);
+                done.reset.into_iter().for_each(|begins| self.installed(begins.index));
                 self.sendable.extend(done.messages.into_iter().map(PeerMessage));
             }
         }

@@ -75,9 +75,23 @@ pub enum ReplicaError {
         before: u64,
     },
     /// A committed entry of a kind that this version does not know.
-    #[error("entry {index} changes the group's members, which this version cannot do")]
+    #[error("entry {index} is of a kind that this version does not know")]
     UnknownEntry {
         /// Its index.
+        index: u64,
+    },
+    /// The group's members, or a committed change of them, cannot be.
+    #[error("the members of the group as of entry {index}: {reason}")]
+    Members {
+        /// Since which entry.
+        index: u64,
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// A leader's log differs from what is committed here.
+    #[error("a leader contradicts what is committed here, at {index}: one of us has lost something")]
+    Contradicted {
+        /// Where.
         index: u64,
     },
     /// The raft crate refused.
@@ -97,6 +111,111 @@ pub enum ProposeError {
     /// Too much is on its way already, or leadership is being handed over.
     #[error("too much is on its way")]
     Busy,
+}
+
+/// A change of the members was not proposed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MembersError {
+    /// This replica does not lead.
+    #[error("this replica does not lead (leader: {leader:?})")]
+    NotLeader {
+        /// Who does, if known.
+        leader: Option<GroupMember>,
+    },
+    /// A change is under way, or may be: a new leader has not applied everything it found yet. Try again.
+    #[error("another change of the members is under way")]
+    UnderWay,
+    /// Leadership is being handed over. Try again with whoever leads then.
+    #[error("leadership is being handed over")]
+    HandingOver,
+    /// Too much is on its way already. Try again.
+    #[error("too much is on its way")]
+    Busy,
+    /// It is this leader that would go: hand leadership over first.
+    #[error("the leader cannot be taken out: hand leadership over first")]
+    Leads,
+    /// There is such a member.
+    #[error("replica {0} is a member already")]
+    AlreadyMember(GroupMember),
+    /// There is no such member.
+    #[error("replica {0} is not a member")]
+    NotMember(GroupMember),
+    /// It is not a voter.
+    #[error("replica {0} is not a voter")]
+    NotVoter(GroupMember),
+    /// It is not a learner.
+    #[error("replica {0} is not a learner")]
+    NotLearner(GroupMember),
+    /// The node has, or had, a replica of that number or a higher one.
+    #[error("replica {id} would be older than its node's replica {highest}: numbers are never used again")]
+    Reused {
+        /// The number.
+        id: GroupMember,
+        /// The highest of its node.
+        highest: GroupMember,
+    },
+    /// The learner lacks too much, or has not been heard of. Try again later.
+    #[error("replica {id} has acknowledged {matched} of {needed}")]
+    NotCaughtUp {
+        /// The learner.
+        id: GroupMember,
+        /// What it has acknowledged.
+        matched: u64,
+        /// What is committed.
+        needed: u64,
+    },
+    /// No group could have the members that would result.
+    #[error("there can be no such group: {0}")]
+    Refused(String),
+}
+
+/// A captured state cannot be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// This replica does not lead.
+    #[error("this replica does not lead (leader: {leader:?})")]
+    NotLeader {
+        /// Who does, if known.
+        leader: Option<GroupMember>,
+    },
+    /// Nothing is applied in it.
+    #[error("an empty state")]
+    Empty,
+    /// The log no longer goes on from it.
+    #[error("a state of {index}, the log begins after {begins}")]
+    Old {
+        /// Last index applied in it.
+        index: u64,
+        /// The log begins after this index.
+        begins: u64,
+    },
+    /// There is no such entry to have been applied.
+    #[error("a state of {index} in term {term}, which was never handed out")]
+    NotCommitted {
+        /// Last index applied in it.
+        index: u64,
+        /// The term it is said to be of.
+        term: u64,
+    },
+    /// The members have changed since: who they were at its index is not known any more.
+    #[error("a state of {index}, the members have changed at {changed}")]
+    MembersChanged {
+        /// Last index applied in it.
+        index: u64,
+        /// When they changed.
+        changed: u64,
+    },
+    /// Whom it is for is not a member (any more).
+    #[error("replica {0} is not a member")]
+    NotMember(GroupMember),
+    /// Whom it is for has all that.
+    #[error("a state of {index}, the replica has {has}")]
+    NotNeeded {
+        /// Last index applied in it.
+        index: u64,
+        /// What it has acknowledged.
+        has: u64,
+    },
 }
 
 /// A peer's message that is not acted upon. The peer's fault, or the network's.
@@ -134,6 +253,15 @@ pub enum MessageError {
     /// It names no term.
     #[error("a message without a term")]
     NoTerm,
+    /// A snapshot of nothing.
+    #[error("an empty snapshot")]
+    EmptySnapshot,
+    /// A snapshot that no leader sends.
+    #[error("a snapshot that cannot be: {0}")]
+    Snapshot(&'static str),
+    /// Another snapshot is being installed.
+    #[error("another snapshot is being installed")]
+    Installing,
     /// The sender is not in the group.
     #[error("the sender is not in the group")]
     UnknownPeer,

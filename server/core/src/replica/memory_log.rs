@@ -2,12 +2,15 @@
 //!
 //! Memory is bounded by how far the durable state lags behind the log, which the node bounds by flushing.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, VecDeque};
 
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
 
+use super::config::GroupMember;
 use super::error::ReplicaError;
+use super::outputs::Install;
 
 /// Bytes counted for an entry beside its data: what the struct and its headers cost.
 const ENTRY_OVERHEAD: u64 = 64;
@@ -26,20 +29,67 @@ pub struct Truncated {
 pub struct Recovered {
     /// Term, vote, commit index.
     pub hard_state: HardState,
-    /// The members of the group; empty for a new one.
+    /// The members of the group as they were stored last; empty for a new one.
     pub conf_state: ConfState,
+    /// The index they became that at: changes up to there are in them, later ones are taken from the log.
+    pub conf_index: u64,
     /// Where the log begins.
     pub truncated: Truncated,
     /// The log after that, without holes.
     pub entries: Vec<Entry>,
     /// Last index that the state has applied, and has durably.
     pub applied: u64,
+    /// The snapshot that the state came from last, as the state itself tells; nothing if it never did.
+    pub installed: Option<Install>,
 }
 
 impl Recovered {
     /// Last index of the log.
     pub fn last(&self) -> u64 {
         self.entries.last().map_or(self.truncated.index, |entry| entry.index)
+    }
+
+    /// After a crash between a snapshot's state and its log: the log begins anew after the snapshot, as it would have. Says whether.
+    ///
+    /// The log is of before then: it ends below the snapshot, or has something else in its place that was never committed. Where
+    /// the state has gone on from the snapshot, or more is known to be committed, it is another loss, and stays one.
+    pub(super) fn restart_if_installed(&mut self) -> bool {
+        let Some(install) = self.installed.clone() else { return false };
+        if install.index != self.applied || self.hard_state.commit > install.index {
+            return false;
+        }
+        if install.index > self.conf_index {
+            self.conf_state = install.conf_state;
+            self.conf_index = install.index;
+        }
+        if self.term_at(install.index) == Some(install.term) || self.truncated.index > install.index {
+            return false;
+        }
+        self.truncated = Truncated { index: install.index, term: install.term };
+        self.entries.clear();
+        if self.hard_state.term < install.term {
+            // The term that came with the snapshot was not written; nobody was given a vote in it.
+            self.hard_state = HardState { term: install.term, ..HardState::default() };
+        }
+        self.hard_state.commit = install.index;
+        true
+    }
+
+    fn term_at(&self, index: u64) -> Option<u64> {
+        if index == self.truncated.index {
+            return Some(self.truncated.term);
+        }
+        self.entries.iter().find(|entry| entry.index == index).map(|entry| entry.term)
+    }
+
+    /// Changes of the members that are applied and that the stored members do not have.
+    pub(super) fn changes_lacking(&self) -> Vec<Entry> {
+        let lacking = |entry: &&Entry| {
+            entry.get_entry_type() == EntryType::EntryConfChangeV2
+                && entry.index > self.conf_index
+                && entry.index <= self.applied
+        };
+        self.entries.iter().filter(lacking).cloned().collect()
     }
 
     /// Refuses what raft would panic over, and raises the commit index to what is known to be committed: everything applied is,
@@ -61,7 +111,7 @@ impl Recovered {
         if self.hard_state.term < term {
             return Err(ReplicaError::StaleHardState { term: self.hard_state.term, last_term: term });
         }
-        let needed = self.hard_state.commit.max(self.applied);
+        let needed = self.hard_state.commit.max(self.applied).max(self.conf_index);
         if needed > last {
             return Err(ReplicaError::LogLost { last, needed });
         }
@@ -80,6 +130,8 @@ pub(super) struct MemoryLog {
     truncated: Truncated,
     entries: VecDeque<Entry>,
     bytes: u64,
+    /// Peers that need a snapshot. Behind a cell, as raft asks for one only where it may not change anything.
+    wanted: RefCell<BTreeSet<GroupMember>>,
 }
 
 impl MemoryLog {
@@ -91,6 +143,7 @@ impl MemoryLog {
             truncated: recovered.truncated,
             entries: recovered.entries.into(),
             bytes,
+            wanted: RefCell::default(),
         }
     }
 
@@ -124,6 +177,18 @@ impl MemoryLog {
         }
         self.truncated = Truncated { index, term };
         Some(self.truncated)
+    }
+
+    /// Forgets everything: the state now is that of `begins`, and the log goes on from there.
+    pub(super) fn restart(&mut self, begins: Truncated) {
+        self.entries.clear();
+        self.bytes = 0;
+        self.truncated = begins;
+    }
+
+    /// Who needs a snapshot, since this was asked last.
+    pub(super) fn take_wanted(&self) -> Vec<GroupMember> {
+        self.wanted.take().into_iter().collect()
     }
 
     pub(super) fn truncated(&self) -> Truncated {
@@ -199,8 +264,9 @@ impl Storage for MemoryLog {
         Ok(self.last())
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> Result<Snapshot> {
-        // A peer behind the truncation point waits until snapshots of the state can be sent.
+    fn snapshot(&self, _request_index: u64, to: u64) -> Result<Snapshot> {
+        // The state is captured elsewhere; its message goes to the peer without raft's help.
+        self.wanted.borrow_mut().insert(to);
         Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use protobuf::Message as _;
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::{ConfChangeV2, EntryType, Message, MessageType};
 
 use super::config::GroupMember;
 use super::driver::reads;
@@ -95,7 +95,12 @@ impl PeerMessage {
         let mut term = message.log_term;
         for entry in &message.entries {
             due = due.checked_add(1).ok_or(MessageError::Entries)?;
-            if entry.index != due || entry.term < term {
+            let known = match entry.get_entry_type() {
+                EntryType::EntryNormal => true,
+                EntryType::EntryConfChangeV2 => ConfChangeV2::parse_from_bytes(&entry.data).is_ok(),
+                EntryType::EntryConfChange => false,
+            };
+            if entry.index != due || entry.term < term || !known {
                 return Err(MessageError::Entries);
             }
             term = entry.term;

@@ -22,13 +22,16 @@ mod driver;
 mod error;
 mod memory_log;
 mod message;
+mod outputs;
 #[cfg(test)]
 mod tests;
 
 pub use config::{GroupMember, ReplicaConfig, member_of, node_of};
-pub use driver::{Committed, Outputs, Persist, Replica, ReplicaRole, ReplicaStatus};
-pub use error::{MessageError, ProposeError, ReplicaError, StepError};
+pub use driver::Replica;
+pub use driver::members::MemberChange;
+pub use error::{MembersError, MessageError, ProposeError, ReplicaError, SnapshotError, StepError};
 pub use memory_log::{Recovered, Truncated};
 pub use message::PeerMessage;
+pub use outputs::{Committed, Install, Membership, Outputs, Persist, ReplicaRole, ReplicaStatus};
 // For the storage of the log only.
 pub use raft::eraftpb::{ConfState, Entry as LogEntry, HardState};

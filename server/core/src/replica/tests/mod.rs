@@ -1,8 +1,11 @@
 //! What a group of replicas must hold, whatever the network and the disks do.
 
 mod cluster;
+mod leadership;
+mod members;
 mod reads;
 mod recovery;
+mod snapshots;
 
 use cluster::Cluster;
 

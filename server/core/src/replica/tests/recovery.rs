@@ -156,7 +156,9 @@ fn a_disk_that_cannot_be_trusted_is_a_reason_and_never_a_panic() {
     assert_eq!(reason(found(2, 4, &log, (0, 0), 0)), ReplicaError::LogLost { last: 3, needed: 4 });
     assert_eq!(reason(found(2, 1, &log, (0, 0), 5)), ReplicaError::LogLost { last: 3, needed: 5 });
     assert_eq!(reason(found(2, 3, &[(3, 2)], (2, 1), 1)), ReplicaError::StateLost { applied: 1, truncated: 2 });
-    let stranger = Replica::recover(config(4, 3), Recovered::default(), &logger()).map(|_| ());
+    let mut stranger = config(4, 3);
+    stranger.voters = vec![1, 2, 3];
+    let stranger = Replica::recover(stranger, Recovered::default(), &logger()).map(|_| ());
     assert!(matches!(stranger, Err(ReplicaError::NotMember { id: 4, .. })));
     let mut wrong = config(1, 1);
     wrong.election_ticks = 1..2;

@@ -1,0 +1,46 @@
+//! Standing for election, handing leadership over, and peers that cannot be reached.
+
+use super::Replica;
+use crate::replica::config::GroupMember;
+
+impl Replica {
+    /// Stands for election now, if it may: it votes, and has its state.
+    pub fn campaign(&mut self) {
+        // Raft would let a learner stand, and one that knows no members win.
+        if self.raw.raft.promotable() && self.installing.is_none() {
+            // Refused only by a replica that leads, or that has a change of the members to apply first.
+            let _ = self.raw.campaign();
+        }
+    }
+
+    /// Stands for election now if nobody else could: a group of one need not wait for anyone.
+    pub fn campaign_if_alone(&mut self) {
+        let voters = self.raw.raft.prs().conf().voters();
+        if voters.ids().len() == 1 && voters.contains(self.config.id) {
+            self.campaign();
+        }
+    }
+
+    /// Asks `to` to take over as leader. Whether that is under way: not if this replica does not lead, and `to` must be another voter.
+    ///
+    /// Proposals are refused meanwhile. If `to` has not taken over within an election time-out the attempt is over and this replica
+    /// leads on; another `to` puts an end to it at once.
+    pub fn transfer_leadership(&mut self, to: GroupMember) -> bool {
+        let voter = self.raw.raft.prs().conf().voters().contains(to);
+        if !self.leads() || to == self.config.id || !voter {
+            return false;
+        }
+        self.raw.transfer_leader(to);
+        self.is_transferring()
+    }
+
+    /// Whether leadership is being handed over.
+    pub fn is_transferring(&self) -> bool {
+        self.leads() && self.raw.raft.lead_transferee.is_some()
+    }
+
+    /// The link to this peer is down: what was sent last is probably lost, and is sent again from what it has acknowledged.
+    pub fn report_unreachable(&mut self, member: GroupMember) {
+        self.raw.report_unreachable(member);
+    }
+}
