@@ -10,6 +10,10 @@
 //! 4. [`Outputs::committed`] is committed *and* persisted here: apply it, then say [`Replica::applied`];
 //! 5. when the applied state is durable, [`Replica::state_durable`] says how much of the log may go.
 //!
+//! Who is in the group changes through the log ([`Replica::propose_members`]); a replica that joins, or is too far behind, gets a state
+//! instead of entries ([`Outputs::snapshots_wanted`], [`Replica::snapshot_message`], [`Replica::step_snapshot`],
+//! [`Outputs::install`]); a read that must see everything asks first how far that is ([`Replica::read_index`]).
+//!
 //! The raft crate panics where its log contradicts what it is told. Here that is a [`ReplicaError`]: such a replica is quarantined,
 //! it does not vote. The checks come before the crate gets to see the contradiction.
 //!

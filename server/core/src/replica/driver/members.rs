@@ -237,7 +237,9 @@ impl Replica {
             // The one that has most takes over at once, instead of after an election time-out.
             let voters = &self.members.state.voters;
             let heir = voters.iter().max_by_key(|id| raft.prs().get(**id).map_or(0, |progress| progress.matched));
-            heir.into_iter().for_each(|heir| raft.send_timeout_now(*heir));
+            if let Some(heir) = heir {
+                raft.send_timeout_now(*heir);
+            }
         }
         let term = raft.term;
         raft.become_follower(term, raft::INVALID_ID);

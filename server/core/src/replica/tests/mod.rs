@@ -1,6 +1,7 @@
 //! What a group of replicas must hold, whatever the network and the disks do.
 
 mod cluster;
+mod everything;
 mod leadership;
 mod members;
 mod reads;
@@ -8,10 +9,22 @@ mod recovery;
 mod snapshots;
 
 use cluster::Cluster;
+use raft::ReadOnlyOption;
+use rove_protocol::ids::PartitionId;
 
-use super::{ProposeError, ReplicaRole};
+use super::{ProposeError, ReplicaConfig, ReplicaRole};
 
 const ALL: [u64; 3] = [1, 2, 3];
+
+#[test]
+fn nothing_that_raft_leaves_unlimited_or_unsafe_is_left_so() {
+    let config = ReplicaConfig::new(PartitionId(1), 1, vec![1]).raft(0);
+    assert!(config.check_quorum && config.pre_vote);
+    assert_eq!(config.read_only_option, ReadOnlyOption::Safe);
+    let limits = [config.max_size_per_msg, config.max_uncommitted_size, config.max_committed_size_per_ready];
+    assert!(limits.iter().all(|limit| (1..u64::from(u32::MAX)).contains(limit)), "{limits:?}");
+    assert!((1..=1_024).contains(&config.max_inflight_msgs));
+}
 
 #[test]
 fn a_group_of_one_leads_at_once_and_commits_only_what_is_persisted() {
