@@ -9,6 +9,7 @@
 //! - [`fanout`] says who is told of an event, [`presence`] who is there, [`discovery`] which node to try first;
 //! - [`replica`] drives one replica of a partition's raft group, and makes entries of what queued up; [`routing`] gets commands from
 //!   the node they were proposed on to the one that leads, and [`lane`] joins the two: one partition on one node;
+//! - [`formation`] makes one cluster of empty nodes, and notices a data directory that is not what it was;
 //! - [`placement`] says which partition a conversation lives in.
 
 pub mod command;
@@ -16,6 +17,7 @@ pub mod conversation;
 pub mod directory;
 pub mod discovery;
 pub mod fanout;
+pub mod formation;
 pub mod lane;
 pub mod placement;
 pub mod presence;

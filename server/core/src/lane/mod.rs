@@ -158,7 +158,9 @@ impl Lane {
         }
         let room = MAX_GATHERED.saturating_sub(self.batcher.len());
         let (envelopes, ack) = self.intake.take(from, forward, room);
-        envelopes.into_iter().for_each(|envelope| self.batcher.push(envelope));
+        for envelope in envelopes {
+            self.batcher.push(envelope);
+        }
         outputs.acks.extend(ack.map(|ack| (from, ack)));
     }
 
@@ -262,7 +264,7 @@ impl Lane {
         if !self.is_open() {
             outputs.given_up.append(&mut self.router.give_up(true));
         }
-        while let Some((leader, forward)) = self.router.next() {
+        while let Some((leader, forward)) = self.router.next_forward() {
             if leader != self.node {
                 outputs.forwards.push((leader, forward));
                 continue;

@@ -136,7 +136,7 @@ impl Router {
     }
 
     /// What to send to the leader now. Ask until there is nothing.
-    pub fn next(&mut self) -> Option<(NodeId, Forward)> {
+    pub fn next_forward(&mut self) -> Option<(NodeId, Forward)> {
         let leader = self.leader?;
         if leader.term != self.sent_term {
             // Rule 3 of the module: until then, what was sent may still be applied.

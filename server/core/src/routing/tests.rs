@@ -31,14 +31,14 @@ fn router(tickets: std::ops::RangeInclusive<u64>) -> Router {
 #[test]
 fn commands_wait_until_somebody_leads_and_go_in_order() {
     let mut router = router(1..=2);
-    assert_eq!(router.next(), None);
+    assert_eq!(router.next_forward(), None);
     router.led_by(Some(leader(2, 5)));
-    let (to, forward) = router.next().unwrap();
+    let (to, forward) = router.next_forward().unwrap();
     assert_eq!((to, forward.term, forward.first, tickets(&forward)), (NodeId(2), 5, 1, vec![1, 2]));
     router.push(envelope(1, 3));
-    let (_, forward) = router.next().unwrap();
+    let (_, forward) = router.next_forward().unwrap();
     assert_eq!((forward.first, tickets(&forward)), (3, vec![3]));
-    assert_eq!(router.next(), None);
+    assert_eq!(router.next_forward(), None);
     assert_eq!(router.answered(1), Some(10));
     assert_eq!((router.len(), router.bytes()), (2, 20));
 }
@@ -47,15 +47,15 @@ fn commands_wait_until_somebody_leads_and_go_in_order() {
 fn what_was_sent_in_an_earlier_term_is_sent_again_only_after_a_later_entry_was_applied() {
     let mut router = router(1..=3);
     router.led_by(Some(leader(2, 5)));
-    router.next().unwrap();
+    router.next_forward().unwrap();
     router.led_by(Some(leader(3, 6)));
     router.push(envelope(1, 4));
-    assert_eq!(router.next(), None, "the log may still hold it");
+    assert_eq!(router.next_forward(), None, "the log may still hold it");
     router.applied(5);
     router.answered(1);
-    assert_eq!(router.next(), None, "an entry of the same term says nothing");
+    assert_eq!(router.next_forward(), None, "an entry of the same term says nothing");
     router.applied(6);
-    let (to, forward) = router.next().unwrap();
+    let (to, forward) = router.next_forward().unwrap();
     assert_eq!((to, forward.term, forward.first, tickets(&forward)), (NodeId(3), 6, 1, vec![2, 3, 4]));
 }
 
@@ -65,13 +65,13 @@ fn the_leader_asks_for_what_was_lost_on_the_way_and_skips_what_it_has() {
     let mut intake = Intake::default();
     intake.lead(5);
     router.led_by(Some(leader(2, 5)));
-    let (_, lost) = router.next().unwrap();
+    let (_, lost) = router.next_forward().unwrap();
     router.push(envelope(1, 3));
-    let (_, forward) = router.next().unwrap();
+    let (_, forward) = router.next_forward().unwrap();
     let (taken, ack) = intake.take(NodeId(1), forward, 100);
     assert_eq!((taken.len(), ack.unwrap().next), (0, 1));
     router.acked(NodeId(2), ack.unwrap());
-    let (_, again) = router.next().unwrap();
+    let (_, again) = router.next_forward().unwrap();
     assert_eq!((again.first, tickets(&again)), (1, vec![1, 2, 3]));
     assert_eq!(intake.take(NodeId(1), again, 100).0.len(), 3);
     assert_eq!(intake.take(NodeId(1), lost, 100).0.len(), 0, "a repeat");
@@ -83,18 +83,18 @@ fn after_silence_or_on_a_new_connection_the_leader_is_asked_what_is_due() {
     let mut intake = Intake::default();
     intake.lead(5);
     router.led_by(Some(leader(2, 5)));
-    router.next().unwrap();
+    router.next_forward().unwrap();
     router.link_up(NodeId(3));
-    assert_eq!(router.next(), None, "not the leader's");
+    assert_eq!(router.next_forward(), None, "not the leader's");
     router.link_up(NodeId(2));
-    let (_, question) = router.next().unwrap();
+    let (_, question) = router.next_forward().unwrap();
     assert_eq!((question.first, question.envelopes.len()), (3, 0));
     let (_, ack) = intake.take(NodeId(1), question, 100);
     router.acked(NodeId(2), ack.unwrap());
-    assert_eq!(tickets(&router.next().unwrap().1), [1, 2]);
-    assert_eq!(router.next(), None);
+    assert_eq!(tickets(&router.next_forward().unwrap().1), [1, 2]);
+    assert_eq!(router.next_forward(), None);
     (0..6).for_each(|_| router.tick());
-    assert_eq!(router.next().unwrap().1.envelopes.len(), 0);
+    assert_eq!(router.next_forward().unwrap().1.envelopes.len(), 0);
 }
 
 #[test]
@@ -120,11 +120,11 @@ fn a_leader_takes_nothing_of_another_term_and_no_more_than_it_has_room_for() {
 fn what_a_snapshot_may_have_skipped_is_given_up_and_the_rest_goes_on() {
     let mut router = router(1..=2);
     router.led_by(Some(leader(2, 5)));
-    router.next().unwrap();
+    router.next_forward().unwrap();
     router.push(envelope(1, 3));
     let given_up = router.give_up(false);
     assert_eq!(given_up.len(), 2);
-    let (_, forward) = router.next().unwrap();
+    let (_, forward) = router.next_forward().unwrap();
     assert_eq!((forward.first, tickets(&forward)), (3, vec![3]), "numbers of a term are not used twice");
     let mut intake = Intake::default();
     intake.lead(5);
@@ -219,7 +219,7 @@ impl Model {
     }
 
     fn send(&mut self, node: usize) {
-        if let Some((to, forward)) = self.routers[node].next() {
+        if let Some((to, forward)) = self.routers[node].next_forward() {
             let to = usize::try_from(to.0).unwrap();
             self.links[node * 3 + to].push_back((node, Message::Forward(forward)));
         }
