@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is respected; so is everything else cargo reads from the environment.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap build run test verify fix bench bench-micro bench-load fuzz
+.PHONY: help bootstrap build run test verify fix bench bench-micro bench-load fuzz sim
 MAKEFLAGS += --no-print-directory
 
 help: ## This list
@@ -37,3 +37,6 @@ bench-load: bootstrap ## The whole system under load: a release server of its ow
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS=60 each (needs a nightly toolchain and cargo-fuzz)
 	@scripts/fuzz.sh
+
+sim: ## Simulate a cluster under faults: SEED=1 (one run) RUNS=300 STEPS=12000 FAULTS=all BUG= HISTORY=
+	@scripts/sim.sh SEED="$(SEED)" RUNS="$(RUNS)" STEPS="$(STEPS)" FAULTS="$(FAULTS)" BUG="$(BUG)" HISTORY="$(HISTORY)"

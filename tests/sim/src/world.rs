@@ -1,0 +1,690 @@
+//! The world: nodes, the network between them, clients, and time. One event after the other.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::Hash;
+
+use bytes::Bytes;
+use rove_core::conversation::read;
+use rove_core::placement;
+use rove_core::routing::{Forward, ForwardAck};
+use rove_protocol::ids::{AccountId, ConversationId, NodeId, PartitionId, Seq};
+use rove_protocol::message::{Body, Event};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::checker::{Checker, Violation};
+use crate::client::{Client, ClientAction, ClientContext, Group, message_of};
+use crate::disk::Crash;
+use crate::faults::{Fault, Fired};
+use crate::history::{History, Record, Stamped};
+use crate::nemesis::{Cure, Nemesis};
+use crate::network::{Arrival, Network};
+use crate::node::{Action, Context, NODES, Node, NodeEvent};
+use crate::options::{Options, Plan};
+use crate::rng::Rng;
+use crate::wire::{SessionId, ToClient, ToNode};
+
+/// How often connections are looked after.
+const LINKS_EVERY_US: u64 = 20_000;
+
+/// When everything is to be well after the last fault: some ten elections, and the queues of all clients.
+const HEAL_WITHIN_US: u64 = 20_000_000;
+
+/// How long clients go on posting after the last fault.
+const POST_ON_US: u64 = 3_000_000;
+
+/// How long a process takes to start again, at most.
+const RESTART_US: u64 = 1_500_000;
+
+/// Something that will happen.
+#[derive(Debug)]
+enum Happening {
+    /// To a node; if a boot is given, only if it is still that one.
+    Node(NodeId, Option<u64>, NodeEvent),
+    /// Something sent on the connection of this epoch.
+    Stream(NodeId, NodeId, u64, Item),
+    /// Perhaps what waits on the path can go on.
+    Unblocked(NodeId, NodeId),
+    Links,
+    Restart(NodeId),
+    Fault,
+    Cure(Cure),
+    ClientWake(usize),
+    ClientHears(SessionId, ToClient),
+    ClientLost(SessionId),
+    NodeHears(SessionId, ToNode),
+    NodeLost(SessionId),
+}
+
+/// What travels on a connection between nodes.
+#[derive(Debug, Clone)]
+enum Item {
+    Forward(Forward),
+    Ack(ForwardAck),
+}
+
+/// A connection of a client.
+#[derive(Debug)]
+struct Line {
+    client: usize,
+    node: NodeId,
+    boot: u64,
+    /// Nothing arrives before this: at the client, at the node.
+    not_before_us: [u64; 2],
+    /// The client still listens.
+    heard: bool,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// What it was told.
+    pub options: Options,
+    /// What must not be.
+    pub violations: Vec<Violation>,
+    /// Faults that did something.
+    pub fired: Fired,
+    /// A hash of everything that happened, in order.
+    pub trace: u64,
+    /// Events, and microseconds of virtual time.
+    pub events: u64,
+    /// Microseconds of virtual time.
+    pub virtual_us: u64,
+    /// Posts that were acknowledged.
+    pub acknowledged: u64,
+    /// How everything was at the end.
+    pub end: String,
+}
+
+/// Everything.
+pub struct World {
+    options: Options,
+    plan: Plan,
+    rng: Rng,
+    queue: crate::queue::Queue<Happening>,
+    nodes: Vec<Node>,
+    network: Network,
+    /// Arrived, but the path is blocked.
+    held: BTreeMap<(NodeId, NodeId), VecDeque<(u64, Item)>>,
+    /// What happens to nodes that stand still.
+    deferred: BTreeMap<NodeId, Vec<(Option<u64>, NodeEvent)>>,
+    clients: Vec<Client>,
+    lines: BTreeMap<SessionId, Line>,
+    nemesis: Nemesis,
+    fired: Fired,
+    checker: Checker,
+    history: Option<History>,
+    trace: Xxh3,
+    next_name: u64,
+    applied_anywhere: BTreeMap<PartitionId, u64>,
+    healed: bool,
+    active: bool,
+    events: u64,
+    acknowledged: u64,
+}
+
+impl World {
+    /// The world of these options, at the beginning.
+    pub fn new(options: Options) -> Self {
+        let mut rng = Rng::new(options.seed);
+        let plan = Plan::of(&options, &mut rng);
+        let clients = clients(&plan);
+        let mut world = Self {
+            options,
+            rng,
+            queue: crate::queue::Queue::default(),
+            nodes: NODES.iter().map(|id| Node::new(*id, options.bug)).collect(),
+            network: Network::new(plan.latency_us),
+            held: BTreeMap::new(),
+            deferred: BTreeMap::new(),
+            clients,
+            lines: BTreeMap::new(),
+            nemesis: Nemesis::new(plan.faults),
+            fired: Fired::default(),
+            checker: Checker::default(),
+            history: None,
+            trace: Xxh3::new(),
+            next_name: 0,
+            applied_anywhere: BTreeMap::new(),
+            healed: false,
+            active: true,
+            events: 0,
+            acknowledged: 0,
+            plan,
+        };
+        for at in 0..world.clients.len() {
+            let record = world.clients[at].introduce();
+            world.record(record);
+            world.queue.after(world.rng.below(100_000), Happening::ClientWake(at));
+        }
+        NODES.iter().for_each(|id| world.queue.after(0, Happening::Restart(*id)));
+        world.queue.after(0, Happening::Links);
+        let first_fault = 2_000_000 + world.rng.below(world.plan.fault_every_us);
+        world.queue.after(first_fault, Happening::Fault);
+        world
+    }
+
+    /// Keeps the history as well, to be read or written elsewhere.
+    #[must_use]
+    pub fn keeping_history(mut self) -> Self {
+        self.history = Some(History::default());
+        self
+    }
+
+    /// Runs to the end: with faults, then without.
+    pub fn run(mut self) -> (Report, Option<History>) {
+        while self.events < self.options.steps && !self.checker.has_failed() {
+            self.step();
+        }
+        if !self.checker.has_failed() {
+            self.heal();
+            let begun_us = self.queue.now_us();
+            while self.queue.now_us() < begun_us + HEAL_WITHIN_US && !self.checker.has_failed() {
+                self.active = self.queue.now_us() < begun_us + POST_ON_US;
+                self.step();
+                if !self.active && self.is_settled() {
+                    self.record(Record::Settled);
+                    break;
+                }
+            }
+            self.read_everything();
+        }
+        let end = self.describe();
+        let report = Report {
+            end,
+            options: self.options,
+            violations: self.checker.finish(),
+            fired: self.fired,
+            trace: self.trace.digest(),
+            events: self.events,
+            virtual_us: self.queue.now_us(),
+            acknowledged: self.acknowledged,
+        };
+        (report, self.history)
+    }
+
+    fn record(&mut self, record: Record) {
+        let at_us = self.queue.now_us();
+        at_us.hash(&mut self.trace);
+        record.hash(&mut self.trace);
+        if matches!(record, Record::PostEnded { end: crate::history::PostEnd::Posted(_), .. }) {
+            self.acknowledged += 1;
+        }
+        self.checker.observe(at_us, &record);
+        if let Some(history) = &mut self.history {
+            history.records.push(Stamped { at_us, record });
+        }
+    }
+
+    fn step(&mut self) {
+        let Some(happening) = self.queue.next() else { return };
+        self.events += 1;
+        self.queue.now_us().hash(&mut self.trace);
+        std::mem::discriminant(&happening).hash(&mut self.trace);
+        match happening {
+            Happening::Node(node, boot, event) => self.to_node(node, boot, event),
+            Happening::Stream(from, to, epoch, item) => {
+                self.held.entry((from, to)).or_default().push_back((epoch, item));
+                self.deliver(from, to);
+            }
+            Happening::Unblocked(from, to) => self.deliver(from, to),
+            Happening::Links => self.look_after_links(),
+            Happening::Restart(node) => self.restart(node),
+            Happening::Fault => {
+                if !self.healed {
+                    self.fault();
+                    let every = self.plan.fault_every_us;
+                    self.queue.after(every / 4 + self.rng.below(every * 3 / 2), Happening::Fault);
+                }
+            }
+            Happening::Cure(cure) => {
+                if !self.healed {
+                    self.cure(cure);
+                }
+            }
+            Happening::ClientWake(at) => {
+                self.with_client(at, |client, context| client.wake(context));
+                let every = self.plan.post_every_us;
+                self.queue.after(every / 2 + self.rng.below(every + 1), Happening::ClientWake(at));
+            }
+            Happening::ClientHears(session, message) => {
+                if let Some(at) = self.lines.get(&session).filter(|line| line.heard).map(|line| line.client) {
+                    self.with_client(at, |client, context| client.hear(session, message, context));
+                }
+            }
+            Happening::ClientLost(session) => {
+                if let Some(line) = self.lines.remove(&session).filter(|line| line.heard) {
+                    self.with_client(line.client, |client, context| client.lost(session, context));
+                }
+            }
+            Happening::NodeHears(session, message) => self.node_hears(session, message),
+            Happening::NodeLost(session) => {
+                if let Some(line) = self.lines.remove(&session) {
+                    self.to_node(line.node, Some(line.boot), NodeEvent::SessionGone(session));
+                }
+            }
+        }
+    }
+
+    fn node(&mut self, id: NodeId) -> &mut Node {
+        let at = NODES.iter().position(|node| *node == id).unwrap_or(0);
+        &mut self.nodes[at]
+    }
+
+    fn to_node(&mut self, id: NodeId, boot: Option<u64>, event: NodeEvent) {
+        let node = self.node(id);
+        if !node.is_running() || boot.is_some_and(|boot| boot != node.boot) {
+            return;
+        }
+        if node.paused {
+            self.deferred.entry(id).or_default().push((boot, event));
+            return;
+        }
+        self.with_node(id, |node, context| node.handle(event, context));
+    }
+
+    /// Does something with a node, and then what it wants done.
+    fn with_node(&mut self, id: NodeId, work: impl FnOnce(&mut Node, &mut Context<'_>)) {
+        let at = NODES.iter().position(|node| *node == id).unwrap_or(0);
+        let mut context = Context {
+            now_us: self.queue.now_us(),
+            rng: &mut self.rng,
+            plan: &self.plan,
+            bug: self.options.bug,
+            fired: &mut self.fired,
+            applied_anywhere: &mut self.applied_anywhere,
+            actions: Vec::new(),
+        };
+        work(&mut self.nodes[at], &mut context);
+        let actions = context.actions;
+        let boot = self.nodes[at].boot;
+        for action in actions {
+            self.act(id, boot, action);
+        }
+    }
+
+    fn act(&mut self, id: NodeId, boot: u64, action: Action) {
+        match action {
+            Action::Raft(to, bytes) => self.send_raft(id, to, &bytes),
+            Action::Forward(to, forward) => self.send_ordered(id, to, Item::Forward(forward)),
+            Action::Ack(to, ack) => self.send_ordered(id, to, Item::Ack(ack)),
+            Action::Client(session, message) => {
+                if let Some(delay) = self.line_delay(session, 0) {
+                    self.queue.after(delay, Happening::ClientHears(session, message));
+                }
+            }
+            Action::After(delay, event) => self.queue.after(delay, Happening::Node(id, Some(boot), event)),
+            Action::Record(record) => {
+                let gone = matches!(record, Record::Quarantined { .. });
+                self.record(record);
+                if gone {
+                    self.gone(id);
+                }
+            }
+            Action::FailStop => {
+                self.fired.count(Fault::SyncFailure);
+                self.crash(id, Crash::Power, false);
+                self.restart_later(id);
+            }
+        }
+    }
+
+    fn send_raft(&mut self, from: NodeId, to: NodeId, bytes: &Bytes) {
+        for delay in self.network.datagram(from, to, &mut self.rng, &mut self.fired) {
+            self.queue.after(delay, Happening::Node(to, None, NodeEvent::Peer(from, bytes.clone())));
+        }
+    }
+
+    fn send_ordered(&mut self, from: NodeId, to: NodeId, item: Item) {
+        if self.rng.chance(self.network.weather.stale) {
+            // As if it had been on an older connection, or sent twice.
+            self.fired.count(Fault::StaleForward);
+            let event = arrival(from, item.clone());
+            self.queue.after(self.rng.below(3_000_000), Happening::Node(to, None, event));
+        }
+        let now_us = self.queue.now_us();
+        if let Some((delay, epoch)) = self.network.ordered(now_us, from, to, &mut self.rng, &mut self.fired) {
+            self.queue.after(delay, Happening::Stream(from, to, epoch, item));
+        }
+    }
+
+    /// Delivers what has come over the connection, unless the path is blocked.
+    fn deliver(&mut self, from: NodeId, to: NodeId) {
+        while let Some((epoch, _)) = self.held.get(&(from, to)).and_then(VecDeque::front) {
+            let arrival_now = self.network.arrives(from, to, *epoch);
+            if arrival_now == Arrival::Later {
+                self.queue.after(LINKS_EVERY_US, Happening::Unblocked(from, to));
+                return;
+            }
+            let item = self.held.get_mut(&(from, to)).and_then(VecDeque::pop_front);
+            if let Some((_, item)) = item.filter(|_| arrival_now == Arrival::Now) {
+                self.to_node(to, None, arrival(from, item));
+            }
+        }
+    }
+
+    fn look_after_links(&mut self) {
+        let running: Vec<NodeId> = self.nodes.iter().filter(|node| node.is_running()).map(|node| node.id).collect();
+        for made in self.network.look_after_connections(self.queue.now_us(), &running) {
+            self.to_node(made.one, None, NodeEvent::LinkUp(made.other));
+            self.to_node(made.other, None, NodeEvent::LinkUp(made.one));
+        }
+        self.queue.after(LINKS_EVERY_US, Happening::Links);
+    }
+
+    fn restart(&mut self, id: NodeId) {
+        let node = self.node(id);
+        if !node.is_running() && !node.quarantined {
+            self.with_node(id, Node::start);
+        }
+    }
+
+    fn restart_later(&mut self, id: NodeId) {
+        self.queue.after(self.rng.below(RESTART_US), Happening::Restart(id));
+    }
+
+    /// A node stops, if it runs. Whether something was lost.
+    fn crash(&mut self, id: NodeId, crash: Crash, tear: bool) -> bool {
+        let at = NODES.iter().position(|node| *node == id).unwrap_or(0);
+        if !self.nodes[at].is_running() {
+            return false;
+        }
+        let loss = self.nodes[at].crash(crash, tear, &mut self.rng);
+        if loss.torn {
+            self.fired.count(Fault::TornTail);
+        }
+        self.record(Record::Down { node: id });
+        self.gone(id);
+        loss.lost > 0
+    }
+
+    /// Everybody notices sooner or later that a node is gone.
+    fn gone(&mut self, id: NodeId) {
+        NODES.iter().filter(|other| **other != id).for_each(|other| {
+            self.network.cut(id, *other);
+        });
+        self.deferred.remove(&id);
+        let sessions: Vec<SessionId> =
+            self.lines.iter().filter(|(_, line)| line.node == id).map(|(session, _)| *session).collect();
+        for session in sessions {
+            self.queue.after(self.rng.below(200_000), Happening::ClientLost(session));
+        }
+    }
+
+    fn with_client(&mut self, at: usize, work: impl FnOnce(&mut Client, &mut ClientContext<'_>)) {
+        let mut context = ClientContext {
+            now_us: self.queue.now_us(),
+            rng: &mut self.rng,
+            next_name: &mut self.next_name,
+            active: self.active,
+            lively: !self.healed,
+            actions: Vec::new(),
+        };
+        if let Some(client) = self.clients.get_mut(at) {
+            work(client, &mut context);
+        }
+        for action in context.actions {
+            match action {
+                ClientAction::Connect(session, node) => {
+                    let boot = self.node(node).boot;
+                    let line = Line { client: at, node, boot, not_before_us: [0; 2], heard: true };
+                    self.lines.insert(session, line);
+                }
+                ClientAction::Disconnect(session) => {
+                    if let Some(line) = self.lines.get_mut(&session) {
+                        line.heard = false;
+                    }
+                    if let Some(delay) = self.line_delay(session, 1) {
+                        self.queue.after(delay, Happening::NodeLost(session));
+                    }
+                }
+                ClientAction::Send(session, message) => {
+                    if let Some(delay) = self.line_delay(session, 1) {
+                        self.queue.after(delay, Happening::NodeHears(session, message));
+                    }
+                }
+                ClientAction::Record(record) => self.record(record),
+            }
+        }
+    }
+
+    /// How long something takes on a client's line towards the client (0) or the node (1), in order.
+    fn line_delay(&mut self, session: SessionId, end: usize) -> Option<u64> {
+        let travel = 500 + self.rng.below(20_000);
+        let now_us = self.queue.now_us();
+        let not_before = self.lines.get_mut(&session)?.not_before_us.get_mut(end)?;
+        let at = (now_us + travel).max(*not_before + 1);
+        *not_before = at;
+        Some(at - now_us)
+    }
+
+    fn node_hears(&mut self, session: SessionId, message: ToNode) {
+        let Some((id, boot)) = self.lines.get(&session).map(|line| (line.node, line.boot)) else { return };
+        let node = self.node(id);
+        if node.is_running() && node.boot == boot {
+            self.to_node(id, Some(boot), NodeEvent::Client(session, message));
+        } else {
+            self.queue.after(1_000, Happening::ClientLost(session));
+        }
+    }
+
+    /// One fault, of a kind that this run has.
+    fn fault(&mut self) {
+        let Some(fault) = self.nemesis.choose(&mut self.rng) else { return };
+        let id = self.rng.pick(&NODES).unwrap_or(NODES[0]);
+        let lasts = self.rng.between(50, 2_500) * 1_000;
+        match fault {
+            Fault::Loss | Fault::Delay | Fault::Reorder | Fault::Duplicate | Fault::StaleForward => {
+                self.nemesis.storm(fault, &mut self.network.weather, &mut self.rng);
+                self.queue.after(lasts, Happening::Cure(Cure::Weather(fault)));
+            }
+            Fault::Partition | Fault::OneWay | Fault::Bridge => {
+                let name = self.nemesis.block(fault, id, &mut self.network, &mut self.rng);
+                self.queue.after(lasts, Happening::Cure(Cure::Unblock(name)));
+            }
+            Fault::LinkCut => {
+                let other = self.rng.pick(&NODES).unwrap_or(id);
+                if self.network.cut(id, other) {
+                    self.fired.count(Fault::LinkCut);
+                }
+            }
+            Fault::Kill | Fault::PowerLoss => {
+                let kind = if fault == Fault::Kill { Crash::Kill } else { Crash::Power };
+                let was_running = self.node(id).is_running();
+                let lost = self.crash(id, kind, self.nemesis.tears());
+                if was_running && (lost || fault == Fault::Kill) {
+                    self.fired.count(fault);
+                }
+                self.restart_later(id);
+            }
+            Fault::PowerLossAll => {
+                let tears = self.nemesis.tears();
+                let lost = NODES.map(|id| self.crash(id, Crash::Power, tears));
+                if lost.contains(&true) {
+                    self.fired.count(Fault::PowerLossAll);
+                }
+                NODES.iter().for_each(|id| self.restart_later(*id));
+            }
+            Fault::TornTail => {
+                self.crash(id, Crash::Power, true);
+                self.restart_later(id);
+            }
+            Fault::SyncFailure => self.node(id).sync_fails = true,
+            Fault::BitRot => self.rot(id),
+            Fault::Pause => {
+                if self.node(id).is_running() {
+                    self.node(id).paused = true;
+                    self.fired.count(Fault::Pause);
+                    self.queue.after(lasts, Happening::Cure(Cure::Resume(id)));
+                }
+            }
+            Fault::SlowDisk => {
+                self.node(id).slow_disk = true;
+                self.queue.after(lasts, Happening::Cure(Cure::QuickDisk(id)));
+            }
+            Fault::Clock => {
+                let jump = i64::try_from(self.rng.below(2 * 86_400_000)).unwrap_or(0) - 86_400_000;
+                self.node(id).clock_ms = jump;
+                self.fired.count(Fault::Clock);
+            }
+            Fault::Transfer => {
+                let to = self.rng.pick(&NODES).unwrap_or(id);
+                NODES.iter().for_each(|node| self.to_node(*node, None, NodeEvent::Transfer(to)));
+            }
+            Fault::ClientCut => self.cut_client(),
+        }
+    }
+
+    /// At most one disk of three rots: a second one would take the majority.
+    fn rot(&mut self, id: NodeId) {
+        if self.nodes.iter().any(|node| node.disk.is_rotten()) || !self.node(id).is_running() {
+            return;
+        }
+        self.crash(id, Crash::Kill, false);
+        let at = NODES.iter().position(|node| *node == id).unwrap_or(0);
+        self.nodes[at].disk.rot(&mut self.rng);
+        self.restart_later(id);
+    }
+
+    fn cut_client(&mut self) {
+        let at = usize::try_from(self.rng.below(self.clients.len() as u64)).unwrap_or(0);
+        let session = self.lines.iter().find(|(_, line)| line.client == at && line.heard).map(|(session, _)| *session);
+        let Some(session) = session else { return };
+        let Some(line) = self.lines.remove(&session) else { return };
+        self.fired.count(Fault::ClientCut);
+        self.with_client(at, |client, context| client.lost(session, context));
+        self.to_node(line.node, Some(line.boot), NodeEvent::SessionGone(session));
+    }
+
+    fn cure(&mut self, cure: Cure) {
+        match cure {
+            Cure::Weather(fault) => Nemesis::calm(fault, &mut self.network.weather),
+            Cure::Unblock(name) => self.network.unblock(name),
+            Cure::Resume(id) => self.resume(id),
+            Cure::QuickDisk(id) => self.node(id).slow_disk = false,
+        }
+    }
+
+    fn resume(&mut self, id: NodeId) {
+        let node = self.node(id);
+        if !std::mem::take(&mut node.paused) {
+            return;
+        }
+        let mut ticked = false;
+        for (boot, event) in self.deferred.remove(&id).unwrap_or_default() {
+            // It can have stopped itself meanwhile.
+            let tick = matches!(event, NodeEvent::Tick);
+            debug_assert!(!(tick && ticked), "a node asks for one tick at a time");
+            ticked |= tick;
+            self.to_node(id, boot, event);
+        }
+    }
+
+    /// The last fault is over: from here on, everything has to become well.
+    fn heal(&mut self) {
+        self.healed = true;
+        self.network.heal();
+        for id in NODES {
+            self.resume(id);
+            let node = self.node(id);
+            (node.slow_disk, node.sync_fails) = (false, false);
+            self.restart_later(id);
+        }
+        self.record(Record::Healed { within_us: HEAL_WITHIN_US });
+    }
+
+    /// Whether nothing is on its way any more, and everybody has everything.
+    fn is_settled(&self) -> bool {
+        let mut indexes: BTreeMap<PartitionId, [u64; 3]> = BTreeMap::new();
+        for node in self.nodes.iter().filter(|node| !node.quarantined) {
+            let Some(places) = node.status() else { return false };
+            for (partition, place) in places {
+                let known = *indexes.entry(partition).or_insert(place.indexes);
+                let [last, committed, applied] = place.indexes;
+                if known != place.indexes || last != applied || committed != applied || !place.idle {
+                    return false;
+                }
+            }
+        }
+        self.clients.iter().all(|client| {
+            client.is_done() && Some(client.cursor()) == self.head(client.conversation()) && client.cursor() > Seq(0)
+        })
+    }
+
+    /// The head that the first node that runs knows.
+    fn head(&self, conversation: ConversationId) -> Option<Seq> {
+        let store = self.nodes.iter().find_map(Node::store)?;
+        let partition = placement::partition_of_conversation(conversation, self.plan.partitions);
+        read::conversation(store, partition, conversation).ok().flatten().map(|row| row.head)
+    }
+
+    /// Writes the final state of everything into the history.
+    fn read_everything(&mut self) {
+        let mut records = Vec::new();
+        let mut conversations: Vec<ConversationId> = self.clients.iter().map(Client::conversation).collect();
+        conversations.sort_unstable();
+        conversations.dedup();
+        for node in &self.nodes {
+            let Some(store) = node.store() else { continue };
+            for conversation in &conversations {
+                let partition = placement::partition_of_conversation(*conversation, self.plan.partitions);
+                let events = read::events(store, partition, *conversation, Seq(1), Seq(u64::MAX - 1), usize::MAX);
+                let decoded: Result<Vec<_>, String> = events.map_err(|error| error.to_string()).and_then(|events| {
+                    let decode = |event: read::StoredEvent| {
+                        let decoded = Event::decode_body(event.body).map_err(|error| error.to_string())?;
+                        Ok((event.seq, message_of(&decoded)))
+                    };
+                    events.into_iter().map(decode).collect()
+                });
+                records.push(match decoded {
+                    Ok(messages) => Record::FinalLog { node: node.id, conversation: *conversation, messages },
+                    Err(error) => Record::Wrong { what: format!("node {}: {error}", node.id) },
+                });
+            }
+        }
+        for (number, client) in self.clients.iter().enumerate() {
+            if Some(client.cursor()) == self.head(client.conversation()) {
+                records.push(Record::ReadAll { client: crate::history::ClientId(number as u64) });
+            }
+        }
+        records.into_iter().for_each(|record| self.record(record));
+    }
+
+    /// How everything is, for who looks for the reason of a failure.
+    pub fn describe(&self) -> String {
+        let mut lines = Vec::new();
+        for node in &self.nodes {
+            lines.push(format!("node {}: running {}, quarantined {}", node.id, node.is_running(), node.quarantined));
+            for (partition, place) in node.status().unwrap_or_default() {
+                lines.push(format!("  partition {partition}: {place:?}"));
+            }
+        }
+        lines.extend(self.clients.iter().map(Client::trouble));
+        lines.join("\n")
+    }
+}
+
+fn arrival(from: NodeId, item: Item) -> NodeEvent {
+    match item {
+        Item::Forward(forward) => NodeEvent::Forward(from, forward),
+        Item::Ack(ack) => NodeEvent::Ack(from, ack),
+    }
+}
+
+/// Clients and their groups: accounts of the first four, then second devices of them.
+fn clients(plan: &Plan) -> Vec<Client> {
+    let account = |number: u64| if number < 4 { number } else { number - plan.conversations };
+    let of = |group: u64| (0..plan.clients).filter(move |number| number % plan.conversations == group);
+    let groups: Vec<Group> = (0..plan.conversations)
+        .map(|group| {
+            let mut accounts: Vec<AccountId> = of(group).map(|number| AccountId(100 + account(number))).collect();
+            accounts.dedup();
+            Group::new(u8::try_from(group).unwrap_or(0), &accounts)
+        })
+        .collect();
+    (0..plan.clients)
+        .filter_map(|number| {
+            let group = groups.get(usize::try_from(number % plan.conversations).ok()?)?;
+            Some(Client::new(number, AccountId(100 + account(number)), group.clone()))
+        })
+        .collect()
+}
