@@ -58,15 +58,12 @@ impl Recovered {
         if install.index != self.applied || self.hard_state.commit > install.index {
             return false;
         }
-        if install.index > self.conf_index {
-            self.conf_state = install.conf_state;
-            self.conf_index = install.index;
-        }
         if self.term_at(install.index) == Some(install.term) || self.truncated.index > install.index {
             return false;
         }
         self.truncated = Truncated { index: install.index, term: install.term };
         self.entries.clear();
+        (self.conf_state, self.conf_index) = (install.conf_state, install.index);
         if self.hard_state.term < install.term {
             // The term that came with the snapshot was not written; nobody was given a vote in it.
             self.hard_state = HardState { term: install.term, ..HardState::default() };

@@ -155,7 +155,8 @@ fn after_a_crash_in_an_install_a_log_that_does_not_hold_the_snapshot_begins_anew
         entries: entries(9..=12, 3),
         applied: 8,
         installed: Some(installed(8, 3)),
-        ..Recovered::default()
+        conf_state: group(),
+        conf_index: 8,
     };
     let mut replica = Replica::recover(config(1, 3), holds, &logger()).unwrap();
     assert_eq!(replica.status().last, 12, "a log that holds it is kept");
