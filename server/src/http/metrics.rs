@@ -83,6 +83,12 @@ impl Figures<'_> {
         metric.encode(self.0.encode_descriptor(name, help, None, metric.metric_type())?)
     }
 
+    /// A counter that is kept elsewhere.
+    fn total(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let metric = ConstCounter::new(value);
+        metric.encode(self.0.encode_descriptor(name, help, None, metric.metric_type())?)
+    }
+
     /// A counter of nanoseconds, shown in seconds.
     fn seconds(&mut self, name: &str, help: &str, nanos: &AtomicU64) -> fmt::Result {
         let metric = ConstCounter::new(Duration::from_nanos(nanos.load(Ordering::Relaxed)).as_secs_f64());
@@ -136,9 +142,9 @@ impl Collector for NodeCollector {
         f.counter("commands_queued", "Commands accepted into a queue", &stats.commands_queued)?;
         f.counter("commands_refused_busy", "Commands refused because a queue was full", &stats.commands_refused_busy)?;
         f.counter(
-            "commands_refused_not_leader",
+            "commands_refused_no_leader",
             "Commands refused because this replica did not lead",
-            &stats.commands_refused_not_leader,
+            &stats.commands_refused_no_leader,
         )?;
         f.counter("posts_applied", "Posts accepted by applying the log", &stats.posts_applied)?;
         f.counter("events_applied", "Events appended to conversations", &stats.events_applied)?;
@@ -210,6 +216,9 @@ impl Collector for EdgeCollector {
             "Connections refused: too many from their address",
             &stats.refused_per_address,
         )?;
+        f.counter("early_sessions", "Sessions that began with early data (0-RTT)", &stats.early_sessions)?;
+        f.total("early_rejected", "Early data rejected: the TLS session is not known", stats.early_rejected())?;
+        f.gauge("tls_sessions", "TLS sessions remembered for resumption", stats.tls_sessions() as u64)?;
         f.counter("unauthenticated", "Hellos that failed", &stats.unauthenticated)?;
         let streams = [
             ([("type", "conversation")], stats.conversation_streams.load(Ordering::Relaxed) as u64),

@@ -3,18 +3,15 @@
 //! Counted where commands come in, before the channel to the replica thread, so that one full partition never holds up another and
 //! the refusal is immediate. The channel has room for everything admission lets through.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-
-use rove_protocol::ids::NodeId;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::error::ProposeError;
 
-/// One partition's door.
+/// One partition's door. Open at first: until a leader is elected, commands wait.
 #[derive(Default)]
 pub(super) struct Admission {
+    closed: AtomicBool,
     leads: AtomicBool,
-    /// 0 when nobody is known to lead.
-    leader: AtomicU64,
     commands: AtomicUsize,
     bytes: AtomicUsize,
 }
@@ -22,9 +19,8 @@ pub(super) struct Admission {
 impl Admission {
     /// Counts a command of `size` bytes in, or says why not. Every success is matched by one [`Admission::leave`].
     pub(super) fn enter(&self, size: usize, max_commands: usize, max_bytes: usize) -> Result<(), ProposeError> {
-        if !self.leads.load(Ordering::Acquire) {
-            let leader = self.leader.load(Ordering::Relaxed);
-            return Err(ProposeError::NotLeader { leader: (leader != 0).then_some(NodeId(leader)) });
+        if self.closed.load(Ordering::Acquire) {
+            return Err(ProposeError::NoLeader);
         }
         if self.commands.fetch_add(1, Ordering::Relaxed) >= max_commands {
             self.commands.fetch_sub(1, Ordering::Relaxed);
@@ -40,16 +36,21 @@ impl Admission {
         Ok(())
     }
 
-    /// Counts commands out: they are in an entry, or were refused.
+    /// Counts commands out: they are applied, or were given up.
     pub(super) fn leave(&self, commands: usize, bytes: usize) {
         self.commands.fetch_sub(commands, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Opens or closes the door, as leadership comes and goes.
-    pub(super) fn set_leader(&self, leads: bool, leader: Option<NodeId>) {
-        self.leader.store(leader.map_or(0, |node| node.0), Ordering::Relaxed);
+    /// Opens or closes the door, and says whether that changed anything (and to what).
+    pub(super) fn set(&self, open: bool, leads: bool) -> Option<bool> {
         self.leads.store(leads, Ordering::Release);
+        (self.closed.swap(!open, Ordering::AcqRel) == open).then_some(open)
+    }
+
+    /// Whether commands are taken.
+    pub(super) fn is_open(&self) -> bool {
+        !self.closed.load(Ordering::Acquire)
     }
 
     /// Whether this replica leads.
@@ -68,17 +69,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_partition_that_is_not_led_here_refuses_and_names_the_leader() {
+    fn a_closed_door_refuses_and_says_when_it_changes() {
         let door = Admission::default();
-        assert_eq!(door.enter(1, 1, 1), Err(ProposeError::NotLeader { leader: None }));
-        door.set_leader(false, Some(NodeId(2)));
-        assert_eq!(door.enter(1, 1, 1), Err(ProposeError::NotLeader { leader: Some(NodeId(2)) }));
+        assert_eq!(door.set(true, false), None);
+        assert_eq!(door.set(false, false), Some(false));
+        assert_eq!(door.enter(1, 1, 1), Err(ProposeError::NoLeader));
+        assert_eq!(door.set(true, true), Some(true));
+        assert_eq!((door.enter(1, 1, 1), door.leads()), (Ok(()), true));
     }
 
     #[test]
     fn commands_and_bytes_are_both_bounded_and_leaving_makes_room() {
         let door = Admission::default();
-        door.set_leader(true, Some(NodeId(1)));
         assert_eq!(door.enter(10, 2, 15), Ok(()));
         assert_eq!(door.enter(10, 2, 15), Err(ProposeError::Busy), "bytes");
         assert_eq!(door.enter(5, 2, 15), Ok(()));

@@ -16,8 +16,10 @@ pub const MAX_PARTITIONS: u16 = 256;
 pub struct NodeConfig {
     /// Holds `raft/` (the log), `raft-synced` (how far it is synced), `state/` (RocksDB), `directory/` (SQLite) and `lock`.
     pub data_dir: PathBuf,
-    /// This node. Not 0.
+    /// This node. Not 0, below 2³².
     pub node_id: NodeId,
+    /// The nodes that form the cluster, this one among them, all the same on each. Counts only while a data directory is new.
+    pub members: Vec<NodeId>,
     /// Conversation partitions of the cluster; fixed when the data directory is made.
     pub partitions: u16,
     /// Unit of raft's timers: heartbeats every 2 ticks, elections after 10 to 20.
@@ -42,13 +44,15 @@ impl NodeConfig {
         Self {
             data_dir: data_dir.into(),
             node_id,
+            members: vec![node_id],
             partitions: DEFAULT_PARTITIONS,
-            // A leader is missed after 0.5 to 1 s: well above a slow fsync, well below what people notice as an outage.
-            tick: Duration::from_millis(50),
+            // A leader is missed after 250 to 500 ms: well above a heartbeat that was late, well below what people notice.
+            tick: Duration::from_millis(25),
             // Reads are short and mostly cached; more threads than this only fight for the disk.
             read_threads: 4,
-            // At 100,000 posts a second this is 80 ms of work: beyond it, waiting only adds latency.
-            queue_commands: 8_192,
+            // At 100,000 posts a second this is 160 ms of work, what an election at full load may hold up: beyond it, waiting
+            // only adds latency.
+            queue_commands: 16_384,
             // A thousand bodies of the largest size.
             queue_bytes: 16 * 1024 * 1024,
             // A restart replays at most this much traffic; a flush of little costs a few milliseconds of a background thread.

@@ -13,7 +13,7 @@ use rove_core::replica::Committed;
 use super::error::FatalError;
 use super::handle::{DIRECTORY, Shared};
 use super::machine::DirectoryState;
-use super::replica_thread::Report;
+use super::replica_thread::{Applied, Report};
 use super::sinks::DirectorySink;
 use super::stats::NodeStats;
 
@@ -33,6 +33,8 @@ pub(super) struct DirectoryWriter<D> {
     pub(super) gates: Sender<()>,
     /// Who waits for which gate.
     pub(super) gated: BTreeMap<u64, Vec<(Origin, DirectoryOutcome)>>,
+    /// Commands of this node that were applied and are not reported yet, by ticket.
+    pub(super) answered: Vec<u64>,
 }
 
 impl<D: DirectoryState> DirectoryWriter<D> {
@@ -51,7 +53,11 @@ impl<D: DirectoryState> DirectoryWriter<D> {
                     for effect in effects.drain(..) {
                         self.tell(&effect);
                     }
-                    Report::DirectoryApplied { index: self.directory.applied() }
+                    Report::DirectoryApplied(Applied {
+                        index: self.directory.applied(),
+                        term: entries.last().map_or(0, |entry| entry.term),
+                        answered: std::mem::take(&mut self.answered),
+                    })
                 }
                 DirectoryWork::Checkpoint => {
                     let index = self.directory.checkpoint().map_err(failed)?;
@@ -69,13 +75,17 @@ impl<D: DirectoryState> DirectoryWriter<D> {
 
     fn tell(&mut self, effect: &DirectoryEffect) {
         match *effect {
-            DirectoryEffect::Answer { origin, outcome } => match outcome {
-                // Held back only for who waits here: others have their own node.
-                DirectoryOutcome::Gated { number } if origin.node == self.shared.id => {
-                    self.gated.entry(number).or_default().push((origin, outcome));
+            // Others have their own node.
+            DirectoryEffect::Answer { origin, .. } if origin.node != self.shared.id => {}
+            DirectoryEffect::Answer { origin, outcome } => {
+                self.answered.push(origin.ticket);
+                match outcome {
+                    DirectoryOutcome::Gated { number } => {
+                        self.gated.entry(number).or_default().push((origin, outcome));
+                    }
+                    _ => self.answer(origin, outcome),
                 }
-                _ => self.answer(origin, outcome),
-            },
+            }
             DirectoryEffect::DeviceRevoked(device) => self.sink.device_revoked(device),
             DirectoryEffect::OutboxGrew => {
                 let _ = self.gates.try_send(());

@@ -15,12 +15,9 @@ pub enum ProposeError {
     /// The partition's queue, or the table of those who wait for answers, is full.
     #[error("the partition has as much queued as it may")]
     Busy,
-    /// This replica does not lead the partition.
-    #[error("this replica does not lead the partition (leader: {leader:?})")]
-    NotLeader {
-        /// Who does, when that is known.
-        leader: Option<NodeId>,
-    },
+    /// No leader of the partition can be reached from here, and none was elected for a while: this node is without a majority.
+    #[error("no leader of the partition can be reached")]
+    NoLeader,
     /// The node is draining.
     #[error("the node is stopping")]
     Stopping,
@@ -42,7 +39,7 @@ impl ProposeError {
     pub const fn code(self) -> ErrorCode {
         match self {
             Self::Busy => ErrorCode::Busy,
-            Self::NotLeader { .. } => ErrorCode::Unavailable,
+            Self::NoLeader => ErrorCode::Unavailable,
             Self::Stopping => ErrorCode::GoingAway,
             Self::UnknownPartition(_) => ErrorCode::Internal,
             Self::TooLarge { .. } => ErrorCode::BodyTooLarge,

@@ -16,9 +16,11 @@ use tokio::sync::{Notify, oneshot};
 use super::admission::Admission;
 use super::config::NodeConfig;
 use super::error::{CallError, FatalError, ProposeError, StartError};
+use super::peers::{NoPeers, inbox};
 use super::read_pool::ReadPool;
-use super::replica_thread::Proposal;
+use super::replica_thread::{Proposal, ReadRequest};
 use super::sinks::Sinks;
+use super::start::Opened;
 use super::stats::{NodeStats, PartitionStats};
 use super::supervisor::Supervisor;
 use super::tickets::{TicketTable, Waiter};
@@ -79,6 +81,7 @@ impl Shared {
 pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
     pub(super) proposals: Sender<Proposal>,
+    pub(super) linearizable: Sender<ReadRequest>,
     pub(super) reads: ReadPool,
     pub(super) state: Arc<StateDb>,
     /// Closed last: the directory is ours as long as anything in it is open.
@@ -91,11 +94,13 @@ pub(super) struct Inner {
 pub struct Node(pub(super) Arc<Inner>);
 
 impl Node {
-    /// Opens the data directory, recovers the replicas and starts the threads.
+    /// Opens the data directory of a node on its own, recovers the replicas and starts the threads.
     ///
-    /// Returns before the log is replayed: see [`Node::is_ready`]. Blocks on the disk; call it before the runtime is busy.
+    /// Returns before the log is replayed: see [`Node::is_ready`]. Blocks on the disk; call it before the runtime is busy. A node of a
+    /// cluster is opened and started in two steps: [`Opened`].
     pub fn start(config: NodeConfig, sinks: Sinks) -> Result<(Self, NodeRunner), StartError> {
-        super::start::start(config, sinks)
+        let (_, nobody) = inbox();
+        Opened::open(config)?.start(sinks, Arc::new(NoPeers), nobody)
     }
 
     /// This node.
@@ -144,6 +149,27 @@ impl Node {
         Ok(receiver)
     }
 
+    /// Waits until the state here has everything of `partition` that was acknowledged, by any node, before the call (D11: what is not
+    /// here after that does not exist).
+    ///
+    /// # Errors
+    /// [`CallError::Unknown`] if no leader can be reached, [`CallError::ReadsBusy`].
+    pub async fn catch_up(&self, partition: PartitionId) -> Result<(), CallError> {
+        if usize::from(partition.0) >= self.0.shared.doors.len() {
+            return Err(ProposeError::UnknownPartition(partition).into());
+        }
+        let (done, seen) = oneshot::channel();
+        match self.0.linearizable.try_send(ReadRequest { partition, done }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return Err(CallError::ReadsBusy),
+            Err(TrySendError::Disconnected(_)) => return Err(ProposeError::Stopping.into()),
+        }
+        match seen.await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(CallError::Unknown),
+        }
+    }
+
     /// Runs a read of the conversation state on the read pool.
     pub async fn read<T: Send + 'static>(
         &self,
@@ -166,12 +192,13 @@ impl Node {
         &self.0.state
     }
 
-    /// Whether every partition has caught up and takes commands.
+    /// Whether every partition has caught up since the start, and takes commands: it has, or is about to elect, a leader that can be
+    /// reached from here.
     pub fn is_ready(&self) -> bool {
-        self.0.shared.phase() == Phase::Ready
+        self.0.shared.phase() == Phase::Ready && self.0.shared.doors.iter().all(Admission::is_open)
     }
 
-    /// Waits until [`Node::is_ready`]. False if the node stops instead.
+    /// Waits until every partition has caught up. False if the node stops instead.
     pub async fn ready(&self) -> bool {
         loop {
             let entered = self.0.shared.phase_entered.notified();
@@ -197,7 +224,7 @@ impl Node {
         let shared = &self.0.shared;
         let refused = |error: ProposeError| {
             let counter = match error {
-                ProposeError::NotLeader { .. } => &shared.stats.commands_refused_not_leader,
+                ProposeError::NoLeader => &shared.stats.commands_refused_no_leader,
                 _ => &shared.stats.commands_refused_busy,
             };
             NodeStats::add(counter, 1);
@@ -212,7 +239,7 @@ impl Node {
         }
         let door = shared.doors.get(usize::from(partition.0)).ok_or(ProposeError::UnknownPartition(partition))?;
         door.enter(size, shared.queue_commands, shared.queue_bytes).map_err(refused)?;
-        let Some(origin) = shared.tickets.issue(partition, waiter) else {
+        let Some(origin) = shared.tickets.issue(waiter) else {
             door.leave(1, size);
             return Err(refused(ProposeError::Busy));
         };

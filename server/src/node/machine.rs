@@ -7,6 +7,7 @@ use rove_core::replica::Committed;
 use rove_core::store::{StateStore, StoreError, WriteBatch};
 use rove_protocol::ids::PartitionId;
 
+use super::replica_thread::Applied;
 use crate::storage::directory::DirectoryDb;
 use crate::storage::state::StateDb;
 
@@ -83,22 +84,32 @@ impl<T: DirectoryRead + Send + 'static> Outbox for T {
 }
 
 /// One partition's machine, and what it said since it was last written out.
-pub(super) struct Lane {
+pub(super) struct Applier {
     pub(super) partition: PartitionId,
     pub(super) machine: PartitionMachine,
+    /// The term of the last entry applied since the start; 0 before the first.
+    pub(super) term: u64,
     pub(super) effects: Vec<Effect>,
+    /// Commands of this node that were written out and are not reported yet, by ticket.
+    pub(super) answered: Vec<u64>,
 }
 
-impl Lane {
+impl Applier {
     /// Loads the machine of `partition`.
     pub(super) fn load(state: &impl ConversationState, partition: PartitionId) -> Result<Self, String> {
         let machine = PartitionMachine::load(state, partition).map_err(|error| error.to_string())?;
-        Ok(Self { partition, machine, effects: Vec::new() })
+        Ok(Self { partition, machine, term: 0, effects: Vec::new(), answered: Vec::new() })
     }
 
     /// Applies one entry.
     pub(super) fn apply(&mut self, state: &impl ConversationState, entry: &Committed) -> Result<(), String> {
+        self.term = entry.term;
         self.machine.apply(state, entry.index, &entry.data, &mut self.effects).map_err(|error| error.to_string())
+    }
+
+    /// How far it is, for the replica.
+    pub(super) fn report(&mut self) -> Applied {
+        Applied { index: self.machine.applied(), term: self.term, answered: std::mem::take(&mut self.answered) }
     }
 
     /// Appends what changed to `batch`.

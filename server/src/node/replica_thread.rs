@@ -4,20 +4,23 @@
 //! credits as places in a writer's channel, handing over never blocks; and as it always listens to reports, a writer's report never
 //! blocks for long either. When a credit is missing, replicas are not asked for outputs: proposals gather, and batches grow.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, select};
 use rove_core::command::Envelope;
-use rove_core::replica::batcher::Batcher;
-use rove_core::replica::{Committed, Outputs, ProposeError, Replica, ReplicaRole};
+use rove_core::lane::{Lane, LaneOutputs};
+use rove_core::replica::{Committed, PeerMessage, ReplicaRole, StepError, node_of};
 use rove_protocol::ids::{NodeId, PartitionId};
+use tokio::sync::oneshot;
 
 use super::directory_writer::DirectoryWork;
 use super::error::FatalError;
 use super::handle::{DIRECTORY, Phase, Shared};
 use super::log_writer::LogRound;
+use super::peers::{PeerSays, Peers};
 use super::state_writer::ApplyRound;
 use super::stats::{NodeStats, PartitionStats, Role};
 
@@ -30,22 +33,40 @@ pub(super) const REPORTS: usize = 4 * CREDITS;
 /// Commands taken from the channel before the replicas are looked at again: a millisecond of decoding nothing.
 const MAX_TAKEN: usize = 8_192;
 
+/// Linearizable reads that may wait to be looked at: those of one round.
+pub(super) const READS: usize = 1_024;
+
 /// A command on its way into the log.
 pub(super) struct Proposal {
     pub(super) partition: PartitionId,
     pub(super) envelope: Envelope,
 }
 
+/// Somebody wants to read what is acknowledged by now, and is told when the state here has it (true), or that nobody can tell.
+pub(super) struct ReadRequest {
+    pub(super) partition: PartitionId,
+    pub(super) done: oneshot::Sender<bool>,
+}
+
+/// How far a state machine has come, and which commands of this node it answered on the way, in order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Applied {
+    pub(super) index: u64,
+    /// The term of the entry at `index`.
+    pub(super) term: u64,
+    pub(super) answered: Vec<u64>,
+}
+
 /// What the writers say.
 pub(super) enum Report {
     /// Up to these tickets everything is in the log.
     Persisted { tickets: Vec<(PartitionId, u64)>, rounds: usize },
-    /// Up to these indexes everything is in the conversation state.
-    Applied { indexes: Vec<(PartitionId, u64)>, rounds: usize },
+    /// So far everything is in the conversation state.
+    Applied { partitions: Vec<(PartitionId, Applied)>, rounds: usize },
     /// Up to these indexes the conversation state is durable.
     Flushed { indexes: Vec<(PartitionId, u64)> },
-    /// Up to this index everything is in the directory.
-    DirectoryApplied { index: u64 },
+    /// So far everything is in the directory.
+    DirectoryApplied(Applied),
     /// Up to this index the directory is durable.
     DirectoryDurable { index: Option<u64> },
 }
@@ -67,44 +88,13 @@ pub(super) struct Timing {
     pub(super) drain: Duration,
 }
 
-/// One replica and what belongs to it.
-pub(super) struct Lane {
-    replica: Replica,
-    batcher: Batcher,
-    leads: bool,
-    durable: u64,
-    /// The commit index when it first knew what is committed: applied up to there, it serves.
-    target: Option<u64>,
-}
-
-impl Lane {
-    pub(super) fn new(replica: Replica, durable: u64) -> Self {
-        Self { replica, batcher: Batcher::default(), leads: false, durable, target: None }
-    }
-
-    fn partition(&self) -> PartitionId {
-        self.replica.config().partition
-    }
-
-    /// Whether everything that was committed when the node started is applied.
-    fn caught_up(&mut self) -> bool {
-        let status = self.replica.status();
-        if self.target.is_none() {
-            let knows = match status.role {
-                ReplicaRole::Leader => self.replica.leads_with_authority(),
-                ReplicaRole::Follower => status.leader.is_some(),
-                ReplicaRole::Candidate => false,
-            };
-            self.target = knows.then_some(status.committed);
-        }
-        self.target.is_some_and(|target| status.applied >= target)
-    }
-}
-
 pub(super) struct ReplicaThread {
     pub(super) shared: Arc<Shared>,
     pub(super) lanes: Vec<Lane>,
     pub(super) proposals: Receiver<Proposal>,
+    pub(super) reads: Receiver<ReadRequest>,
+    pub(super) from_peers: Receiver<(NodeId, PeerSays)>,
+    pub(super) peers: Arc<dyn Peers>,
     pub(super) reports: Receiver<Report>,
     pub(super) writers: Writers,
     pub(super) timing: Timing,
@@ -125,6 +115,9 @@ pub(super) struct Progress {
     unflushed: u64,
     /// Truncations for the next round of the log.
     truncations: LogRound,
+    /// Who waits for which read.
+    reading: HashMap<u64, oneshot::Sender<bool>>,
+    next_read: u64,
     stop_at: Option<Instant>,
 }
 
@@ -141,6 +134,8 @@ impl Progress {
             last_checkpoint: now,
             unflushed: 0,
             truncations: LogRound::default(),
+            reading: HashMap::new(),
+            next_read: 0,
             stop_at: None,
         }
     }
@@ -150,29 +145,34 @@ impl ReplicaThread {
     /// Runs until the node stops and everything accepted is done, or at once when it is killed.
     pub(super) fn run(mut self) -> Result<(), FatalError> {
         let (proposals, reports) = (self.proposals.clone(), self.reports.clone());
+        let (reads, from_peers) = (self.reads.clone(), self.from_peers.clone());
         loop {
             let now = Instant::now();
             if self.shared.killed.load(Ordering::Acquire) || self.drained(now) {
                 return Ok(());
             }
             self.tick_if_due(now);
-            self.propose();
             self.collect()?;
             let timeout = self.progress.next_tick.saturating_duration_since(Instant::now());
             select! {
                 recv(reports) -> report => if let Ok(report) = report { self.hear(report)? },
+                recv(from_peers) -> said => if let Ok((from, says)) = said { self.listen(from, says)? },
                 recv(proposals) -> proposal => if let Ok(proposal) = proposal { self.queue(proposal) },
+                recv(reads) -> read => if let Ok(read) = read { self.read(read) },
                 default(timeout) => {}
             }
             // Whatever else has come meanwhile is of the same round.
             while let Ok(report) = reports.try_recv() {
                 self.hear(report)?;
             }
-            for _ in 0..MAX_TAKEN {
-                match proposals.try_recv() {
-                    Ok(proposal) => self.queue(proposal),
-                    Err(_) => break,
-                }
+            for (from, says) in from_peers.try_iter().take(MAX_TAKEN) {
+                self.listen(from, says)?;
+            }
+            for proposal in proposals.try_iter().take(MAX_TAKEN) {
+                self.queue(proposal);
+            }
+            for read in reads.try_iter().take(MAX_TAKEN) {
+                self.read(read);
             }
         }
     }
@@ -186,10 +186,7 @@ impl ReplicaThread {
         let progress = &self.progress;
         let done = self.proposals.is_empty()
             && [progress.log_credits, progress.state_credits, progress.directory_credits] == [CREDITS; 3]
-            && self.lanes.iter().all(|lane| {
-                let status = lane.replica.status();
-                lane.batcher.is_empty() && (!lane.leads || status.last == status.applied)
-            });
+            && self.lanes.iter().all(Lane::is_idle);
         if now >= stop_at && !done {
             tracing::warn!("not everything that was queued could be finished in time");
         }
@@ -202,14 +199,14 @@ impl ReplicaThread {
         }
         // After a stall the missed ticks are not made up for: a leader would step down for a pause that nobody noticed.
         self.progress.next_tick = now + self.timing.tick;
-        self.lanes.iter_mut().for_each(|lane| lane.replica.tick());
+        self.lanes.iter_mut().for_each(Lane::tick);
         self.flush_if_due(now);
         self.show_status();
     }
 
     fn flush_if_due(&mut self, now: Instant) {
         let due = |since: Instant| now.duration_since(since) >= self.timing.flush_every;
-        let behind = |lane: &Lane| lane.replica.status().applied > lane.durable;
+        let behind = |lane: &Lane| lane.status().applied > lane.durable();
         let Some((directory, conversations)) = self.lanes.split_first() else { return };
         let progress = &mut self.progress;
         let much = progress.unflushed >= self.timing.flush_log_bytes;
@@ -219,7 +216,7 @@ impl ReplicaThread {
             progress.last_flush = now;
             progress.unflushed = 0;
         }
-        let due = due(progress.last_checkpoint) || directory.replica.status().log_bytes >= self.timing.flush_log_bytes;
+        let due = due(progress.last_checkpoint) || directory.status().log_bytes >= self.timing.flush_log_bytes;
         if !progress.checkpointing && due && behind(directory) && progress.directory_credits > 0 {
             progress.checkpointing = self.writers.directory.try_send(DirectoryWork::Checkpoint).is_ok();
             progress.directory_credits -= usize::from(progress.checkpointing);
@@ -229,7 +226,7 @@ impl ReplicaThread {
 
     fn show_status(&self) {
         let status = |lane: &Lane| {
-            let status = lane.replica.status();
+            let status = lane.status();
             PartitionStats {
                 partition: lane.partition(),
                 role: match status.role {
@@ -237,12 +234,12 @@ impl ReplicaThread {
                     ReplicaRole::Candidate => Role::Candidate,
                     ReplicaRole::Leader => Role::Leader,
                 },
-                leader: status.leader.map(NodeId),
+                leader: status.leader.map(node_of),
                 term: status.term,
                 last: status.last,
                 committed: status.committed,
                 applied: status.applied,
-                durable: lane.durable,
+                durable: lane.durable(),
                 log_entries: status.log_entries,
                 log_bytes: status.log_bytes,
                 queued: self.shared.doors[usize::from(lane.partition().0)].queued(),
@@ -255,38 +252,54 @@ impl ReplicaThread {
     }
 
     fn queue(&mut self, proposal: Proposal) {
-        let Some(lane) = self.lanes.get_mut(usize::from(proposal.partition.0)) else { return };
-        if lane.leads {
-            lane.batcher.push(proposal.envelope);
-        } else {
-            refuse(&self.shared, proposal.partition, std::iter::once(proposal.envelope));
+        if let Some(lane) = self.lanes.get_mut(usize::from(proposal.partition.0)) {
+            lane.queue(proposal.envelope);
         }
     }
 
-    /// Makes entries of what queued up.
-    fn propose(&mut self) {
-        for lane in &mut self.lanes {
-            while let Some(taken) = lane.batcher.take(now_ms(), lane.replica.uncommitted()) {
-                match lane.replica.propose(taken.batch.encode()) {
-                    Ok(()) => {
-                        let door = &self.shared.doors[usize::from(lane.partition().0)];
-                        door.leave(taken.batch.commands.len(), taken.bytes);
-                        NodeStats::add(&self.shared.stats.entries_proposed, 1);
-                    }
-                    Err(ProposeError::Busy) => {
-                        lane.batcher.put_back(taken);
-                        break;
-                    }
-                    Err(ProposeError::NotLeader { .. }) => {
-                        refuse(&self.shared, lane.partition(), taken.batch.commands);
-                        break;
+    fn read(&mut self, request: ReadRequest) {
+        let Some(lane) = self.lanes.get_mut(usize::from(request.partition.0)) else { return };
+        self.progress.next_read += 1;
+        if lane.read_index(self.progress.next_read) {
+            self.progress.reading.insert(self.progress.next_read, request.done);
+        }
+    }
+
+    /// A peer says something about any of its replicas.
+    fn listen(&mut self, from: NodeId, says: PeerSays) -> Result<(), FatalError> {
+        match says {
+            PeerSays::Raft(messages) => {
+                for (partition, message) in messages {
+                    let Some(lane) = self.lanes.get_mut(usize::from(partition.0)) else { continue };
+                    match lane.step(from, message) {
+                        Ok(()) => {}
+                        // A peer that sends what cannot be is the peer's operator's concern; here it has no effect.
+                        Err(StepError::Message(error)) => {
+                            NodeStats::add(&self.shared.stats.peer_messages_refused, 1);
+                            tracing::debug!(%partition, peer = %from, %error, "a message of a peer is dropped");
+                        }
+                        Err(StepError::Quarantine(reason)) => return Err(FatalError::Replica { partition, reason }),
                     }
                 }
             }
+            PeerSays::Forward(forward) => {
+                if let Some(lane) = self.lanes.get_mut(usize::from(forward.partition.0)) {
+                    let mut outputs = LaneOutputs::default();
+                    lane.forwarded(from, forward, &mut outputs);
+                    outputs.acks.into_iter().for_each(|(to, ack)| self.peers.send_forward_ack(to, ack));
+                }
+            }
+            PeerSays::ForwardAck(ack) => {
+                if let Some(lane) = self.lanes.get_mut(usize::from(ack.partition.0)) {
+                    lane.forward_acked(from, ack);
+                }
+            }
+            PeerSays::LinkUp => self.lanes.iter_mut().for_each(|lane| lane.link_up(from)),
         }
+        Ok(())
     }
 
-    /// Asks the replicas what is to be done and hands it over, if the writers have room for a round.
+    /// Asks the lanes what is to be done and hands it over, if the writers have room for a round.
     fn collect(&mut self) -> Result<(), FatalError> {
         if self.progress.log_credits == 0 || self.progress.state_credits == 0 || self.progress.directory_credits == 0 {
             return Ok(());
@@ -294,28 +307,41 @@ impl ReplicaThread {
         let mut log = std::mem::take(&mut self.progress.truncations);
         let mut state = ApplyRound::default();
         let mut directory: Vec<Committed> = Vec::new();
+        let mut messages: BTreeMap<NodeId, Vec<(PartitionId, PeerMessage)>> = BTreeMap::new();
         for lane in &mut self.lanes {
             let partition = lane.partition();
-            let mut committed: Vec<Committed> = Vec::new();
-            while let Some(outputs) =
-                lane.replica.outputs().map_err(|reason| FatalError::Replica { partition, reason })?
-            {
-                // Messages to peers go nowhere yet: a group of one has none.
-                let Outputs { persist, committed: entries, leadership_changed, messages: _ } = outputs;
-                log.persists.extend(persist.map(|persist| (partition, persist)));
-                committed.extend(entries);
-                if leadership_changed {
-                    leadership(&self.shared, lane);
-                }
+            let mut outputs = LaneOutputs::default();
+            let quarantined = |reason| FatalError::Replica { partition, reason };
+            while lane.outputs(now_ms(), &mut outputs).map_err(quarantined)? {}
+            log.persists.extend(outputs.persists.into_iter().map(|persist| (partition, persist)));
+            for (to, message) in outputs.messages {
+                messages.entry(to).or_default().push((partition, message));
             }
+            outputs.forwards.into_iter().for_each(|(to, forward)| self.peers.send_forward(to, forward));
+            outputs.acks.into_iter().for_each(|(to, ack)| self.peers.send_forward_ack(to, ack));
+            for (context, seen) in outputs.reads {
+                // Whoever asked may have gone.
+                let _ = self.progress.reading.remove(&context).map(|done| done.send(seen));
+            }
+            give_up(&self.shared, partition, &outputs.given_up);
+            NodeStats::add(&self.shared.stats.entries_proposed, outputs.proposed);
+            show_leadership(&self.shared, lane, outputs.leadership_changed);
             if partition == DIRECTORY {
-                directory = committed;
-            } else if !committed.is_empty() {
-                self.progress.unflushed += committed.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
-                state.entries.push((partition, committed));
+                directory = outputs.committed;
+            } else if !outputs.committed.is_empty() {
+                self.progress.unflushed += outputs.committed.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
+                state.entries.push((partition, outputs.committed));
             }
         }
-        // A writer that is gone has failed: its supervisor stops this thread as well.
+        for (to, messages) in messages {
+            self.peers.send_raft(to, messages);
+        }
+        self.hand_over(log, state, directory);
+        Ok(())
+    }
+
+    /// Gives the writers their round. One that is gone has failed: its supervisor stops this thread as well.
+    fn hand_over(&mut self, log: LogRound, state: ApplyRound, directory: Vec<Committed>) {
         if !log.is_empty() {
             self.progress.log_credits -= 1;
             let _ = self.writers.log.try_send(log);
@@ -328,7 +354,6 @@ impl ReplicaThread {
             self.progress.directory_credits -= 1;
             let _ = self.writers.directory.try_send(DirectoryWork::Apply(directory));
         }
-        Ok(())
     }
 
     fn hear(&mut self, report: Report) -> Result<(), FatalError> {
@@ -336,13 +361,13 @@ impl ReplicaThread {
             Report::Persisted { tickets, rounds } => {
                 self.progress.log_credits += rounds;
                 for (partition, ticket) in tickets {
-                    self.lane(partition).replica.persisted(ticket);
+                    self.lane(partition).persisted(ticket);
                 }
             }
-            Report::Applied { indexes, rounds } => {
+            Report::Applied { partitions, rounds } => {
                 self.progress.state_credits += rounds;
-                for (partition, index) in indexes {
-                    self.applied(partition, index)?;
+                for (partition, applied) in partitions {
+                    self.applied(partition, &applied)?;
                 }
                 self.ready_if_caught_up();
             }
@@ -352,9 +377,9 @@ impl ReplicaThread {
                     self.durable(partition, index);
                 }
             }
-            Report::DirectoryApplied { index } => {
+            Report::DirectoryApplied(applied) => {
                 self.progress.directory_credits += 1;
-                self.applied(DIRECTORY, index)?;
+                self.applied(DIRECTORY, &applied)?;
                 self.ready_if_caught_up();
             }
             Report::DirectoryDurable { index } => {
@@ -368,14 +393,16 @@ impl ReplicaThread {
         Ok(())
     }
 
-    fn applied(&mut self, partition: PartitionId, index: u64) -> Result<(), FatalError> {
-        self.lane(partition).replica.applied(index).map_err(|reason| FatalError::Replica { partition, reason })
+    fn applied(&mut self, partition: PartitionId, applied: &Applied) -> Result<(), FatalError> {
+        let shared = Arc::clone(&self.shared);
+        let lane = self.lane(partition);
+        let sizes: Vec<usize> = applied.answered.iter().filter_map(|ticket| lane.answered(*ticket)).collect();
+        shared.doors[usize::from(partition.0)].leave(sizes.len(), sizes.iter().sum());
+        lane.applied(applied.index, applied.term).map_err(|reason| FatalError::Replica { partition, reason })
     }
 
     fn durable(&mut self, partition: PartitionId, index: u64) {
-        let lane = self.lane(partition);
-        lane.durable = lane.durable.max(index);
-        if let Some(truncated) = lane.replica.state_durable(index) {
+        if let Some(truncated) = self.lane(partition).state_durable(index) {
             self.progress.truncations.truncations.push((partition, truncated));
         }
     }
@@ -394,23 +421,25 @@ impl ReplicaThread {
     }
 }
 
-/// Opens or closes the partition's door, and lets go of those who wait when it closes: what they wait for may or may not happen.
-fn leadership(shared: &Shared, lane: &mut Lane) {
+/// Tells the partition's door who leads and whether it is open, and the operator when that changes.
+fn show_leadership(shared: &Shared, lane: &Lane, changed: bool) {
     let partition = lane.partition();
-    let status = lane.replica.status();
-    let leads = status.role == ReplicaRole::Leader;
-    shared.doors[usize::from(partition.0)].set_leader(leads, status.leader.map(NodeId));
-    if lane.leads && !leads {
-        let queued: Vec<Envelope> = lane.batcher.drain().collect();
-        refuse(shared, partition, queued);
-        shared.tickets.abandon(partition);
+    let leader = lane.leadership();
+    let door = &shared.doors[usize::from(partition.0)];
+    let opened = door.set(lane.is_open(), lane.leads());
+    if changed {
+        let leader = leader.map(|leader| leader.node);
+        tracing::info!(%partition, leads = lane.leads(), ?leader, term = lane.status().term, "leadership");
     }
-    lane.leads = leads;
-    tracing::info!(%partition, leads, leader = ?status.leader, term = status.term, "leadership");
+    match opened {
+        Some(true) => tracing::info!(%partition, "the partition takes commands again"),
+        Some(false) => tracing::warn!(%partition, "no leader of the partition can be reached: commands are refused"),
+        None => {}
+    }
 }
 
-/// Lets go of those who wait for commands that will not be proposed.
-fn refuse(shared: &Shared, partition: PartitionId, envelopes: impl IntoIterator<Item = Envelope>) {
+/// Lets go of those who wait for what nobody can answer.
+fn give_up(shared: &Shared, partition: PartitionId, envelopes: &[Envelope]) {
     for envelope in envelopes {
         shared.doors[usize::from(partition.0)].leave(1, envelope.command.len());
         shared.tickets.take(envelope.origin);

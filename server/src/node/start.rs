@@ -10,7 +10,8 @@ use std::time::Instant;
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 use rove_core::directory::DirectoryError;
-use rove_core::replica::{Recovered, Replica, ReplicaConfig};
+use rove_core::lane::Lane;
+use rove_core::replica::{Recovered, Replica, ReplicaConfig, member_of};
 use rove_protocol::ids::PartitionId;
 use tokio::sync::Notify;
 
@@ -20,9 +21,10 @@ use super::directory_writer::DirectoryWriter;
 use super::error::StartError;
 use super::flusher::Flusher;
 use super::handle::{DIRECTORY, Inner, Node, NodeRunner, Phase, Shared};
-use super::machine::{DirectoryState as _, Lane as MachineLane, SqlDirectory};
+use super::machine::{Applier, DirectoryState as _, SqlDirectory};
+use super::peers::{PeerMail, Peers};
 use super::read_pool::DirectoryReader;
-use super::replica_thread::{CREDITS, Lane, Progress, REPORTS, ReplicaThread, Timing, Writers};
+use super::replica_thread::{CREDITS, Progress, READS, REPORTS, ReplicaThread, Timing, Writers};
 use super::sinks::Sinks;
 use super::state_writer::StateWriter;
 use super::stats::NodeStats;
@@ -34,13 +36,8 @@ use crate::storage::raft_log::{Identity, RaftLog};
 use crate::storage::state::{StateDb, StateOptions};
 use crate::storage::watermark::{Synced, Watermark};
 
-/// See [`Node::start`].
-pub(super) fn start(config: NodeConfig, sinks: Sinks) -> Result<(Node, NodeRunner), StartError> {
-    run(open(config)?, sinks)
-}
-
-/// Everything on disk, read and found to be sound.
-struct Opened {
+/// A node whose data directory was opened, and everything in it found to be sound; nothing runs yet.
+pub struct Opened {
     config: NodeConfig,
     lock: File,
     identity: Identity,
@@ -49,12 +46,35 @@ struct Opened {
     /// By partition.
     synced: Vec<Synced>,
     state: StateDb,
-    machines: Vec<MachineLane>,
+    machines: Vec<Applier>,
     directory: SqlDirectory,
     /// One for each thread of the read pool, and one for the gates.
     readers: Vec<DirectoryReader>,
     /// By partition.
     lanes: Vec<Lane>,
+}
+
+impl Opened {
+    /// Opens the data directory, which is this process's from then on, and recovers the replicas. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StartError`]: each says what to do.
+    pub fn open(config: NodeConfig) -> Result<Self, StartError> {
+        open(config)
+    }
+
+    /// Whose data directory it is, and how often it was opened.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Starts the threads. Returns before the log is replayed: see [`Node::is_ready`]. `mail` is what `peers` have to say.
+    ///
+    /// # Errors
+    /// [`StartError::Thread`].
+    pub fn start(self, sinks: Sinks, peers: Arc<dyn Peers>, mail: PeerMail) -> Result<(Node, NodeRunner), StartError> {
+        run(self, sinks, peers, mail)
+    }
 }
 
 fn open(config: NodeConfig) -> Result<Opened, StartError> {
@@ -67,7 +87,7 @@ fn open(config: NodeConfig) -> Result<Opened, StartError> {
     let state = StateDb::open(&config.data_dir.join("state"), &StateOptions::default())
         .map_err(|error| StartError::State(error.to_string()))?;
     let machines = (1..=config.partitions)
-        .map(|number| MachineLane::load(&state, PartitionId(number)))
+        .map(|number| Applier::load(&state, PartitionId(number)))
         .collect::<Result<Vec<_>, _>>()
         .map_err(StartError::State)?;
     let directory_error = |error: DirectoryError| StartError::Directory(error.to_string());
@@ -81,7 +101,7 @@ fn open(config: NodeConfig) -> Result<Opened, StartError> {
         let recovered = log.load(partition, applied)?;
         watermark.check(partition, &recovered)?;
         synced.push(Synced::of(&recovered));
-        lane(&config, partition, recovered, durable)
+        lane(&config, identity, partition, recovered, durable)
     };
     // What is in RocksDB before anything is written was read from its files. SQLite's may be in its log only, and not synced.
     let mut lanes = vec![recover(DIRECTORY, directory.applied(), 0)?];
@@ -93,7 +113,7 @@ fn open(config: NodeConfig) -> Result<Opened, StartError> {
 }
 
 /// Starts the threads.
-fn run(opened: Opened, sinks: Sinks) -> Result<(Node, NodeRunner), StartError> {
+fn run(opened: Opened, sinks: Sinks, peers: Arc<dyn Peers>, mail: PeerMail) -> Result<(Node, NodeRunner), StartError> {
     let Opened { config, lock, identity, log, watermark, synced, state, machines, directory, mut readers, lanes } =
         opened;
     let stats = Arc::new(NodeStats::default());
@@ -117,6 +137,7 @@ fn run(opened: Opened, sinks: Sinks) -> Result<(Node, NodeRunner), StartError> {
 
     // Room for everything that admission lets through.
     let (proposals, proposed) = bounded((usize::from(config.partitions) + 1) * config.queue_commands);
+    let (linearizable, reads_asked) = bounded(READS);
     let (reports, reported) = bounded(REPORTS);
     let (log_rounds, to_log) = bounded(CREDITS);
     let (state_rounds, to_state) = bounded(CREDITS);
@@ -124,7 +145,14 @@ fn run(opened: Opened, sinks: Sinks) -> Result<(Node, NodeRunner), StartError> {
     let (flushes, to_flush) = bounded(1);
     let (wake_gates, gates_woken) = bounded(1);
 
-    let node = Node(Arc::new(Inner { shared: Arc::clone(&shared), proposals, reads, state: Arc::clone(&state), lock }));
+    let node = Node(Arc::new(Inner {
+        shared: Arc::clone(&shared),
+        proposals,
+        linearizable,
+        reads,
+        state: Arc::clone(&state),
+        lock,
+    }));
     let mut runner = NodeRunner { node: node.clone(), supervisor };
     let supervisor = &mut runner.supervisor;
 
@@ -133,7 +161,7 @@ fn run(opened: Opened, sinks: Sinks) -> Result<(Node, NodeRunner), StartError> {
         .spawn(Stage::Pipeline, "log-writer", move || log_writer::run(&of, &log_of, &synced_of, &to_log, &out))?;
 
     let writer =
-        StateWriter { shared: Arc::clone(&shared), state: Arc::clone(&state), lanes: machines, sink: sinks.effects };
+        StateWriter { shared: Arc::clone(&shared), state: Arc::clone(&state), appliers: machines, sink: sinks.effects };
     let out = reports.clone();
     supervisor.spawn(Stage::Pipeline, "state-writer", move || writer.run(&to_state, &out))?;
 
@@ -143,6 +171,7 @@ fn run(opened: Opened, sinks: Sinks) -> Result<(Node, NodeRunner), StartError> {
         sink: sinks.directory,
         gates: wake_gates,
         gated: BTreeMap::new(),
+        answered: Vec::new(),
     };
     let out = reports.clone();
     supervisor.spawn(Stage::Pipeline, "directory-writer", move || writer.run(&to_directory, &out))?;
@@ -157,6 +186,9 @@ fn run(opened: Opened, sinks: Sinks) -> Result<(Node, NodeRunner), StartError> {
         shared,
         lanes,
         proposals: proposed,
+        reads: reads_asked,
+        from_peers: mail.0,
+        peers,
         reports: reported,
         writers: Writers { log: log_rounds, state: state_rounds, directory: directory_work, flusher: flushes },
         timing: Timing {
@@ -175,6 +207,12 @@ fn check(config: &NodeConfig) -> Result<(), StartError> {
     let wrong = |what: &str| Err(StartError::Config(what.to_owned()));
     if config.node_id.0 == 0 {
         return wrong("node_id must not be 0");
+    }
+    if config.node_id.0 > u64::from(u32::MAX) {
+        return wrong("node_id must be below 2^32");
+    }
+    if !config.members.contains(&config.node_id) {
+        return wrong("the members of the cluster must name this node");
     }
     if config.partitions == 0 || config.partitions > MAX_PARTITIONS {
         return wrong("partitions must be between 1 and 256");
@@ -220,12 +258,17 @@ fn identify(log: &RaftLog, config: &NodeConfig) -> Result<Identity, StartError> 
 }
 
 /// The replica of `partition`, from what is on disk.
-fn lane(config: &NodeConfig, partition: PartitionId, recovered: Recovered, durable: u64) -> Result<Lane, StartError> {
-    // A group of one, until clusters are formed. The replica's number is the node's until it is rebuilt for the first time.
-    let id = config.node_id.0;
-    let replica_config = ReplicaConfig::new(partition, id, vec![id]);
+fn lane(
+    config: &NodeConfig,
+    identity: Identity,
+    partition: PartitionId,
+    recovered: Recovered,
+    durable: u64,
+) -> Result<Lane, StartError> {
+    let voters = config.members.iter().map(|node| member_of(*node, 0)).collect();
+    let replica_config = ReplicaConfig::new(partition, member_of(config.node_id, 0), voters);
     let mut replica = Replica::recover(replica_config, recovered, &raft_logger::logger(partition))
         .map_err(|reason| StartError::Quarantined { partition, reason })?;
     replica.campaign_if_alone();
-    Ok(Lane::new(replica, durable))
+    Ok(Lane::new(replica, config.node_id, identity.incarnation, durable))
 }

@@ -12,7 +12,7 @@ use rove_protocol::ids::PartitionId;
 
 use super::error::FatalError;
 use super::handle::Shared;
-use super::machine::{ConversationState, Lane};
+use super::machine::{Applier, ConversationState};
 use super::replica_thread::Report;
 use super::sinks::EffectSink;
 use super::stats::NodeStats;
@@ -31,7 +31,7 @@ pub(super) struct StateWriter<S> {
     pub(super) shared: Arc<Shared>,
     pub(super) state: Arc<S>,
     /// By partition: the first is partition 1.
-    pub(super) lanes: Vec<Lane>,
+    pub(super) appliers: Vec<Applier>,
     pub(super) sink: Arc<dyn EffectSink>,
 }
 
@@ -54,9 +54,9 @@ impl<S: ConversationState> StateWriter<S> {
                 next = if rows < MAX_ROWS { rounds.try_recv().ok() } else { None };
             }
             self.write_out()?;
-            let applied = self.lanes.iter().map(|lane| (lane.partition, lane.machine.applied())).collect();
+            let applied = self.appliers.iter_mut().map(|applier| (applier.partition, applier.report())).collect();
             NodeStats::add_time(&self.shared.stats.apply_nanos, begun.elapsed());
-            let _ = reports.send(Report::Applied { indexes: applied, rounds: merged });
+            let _ = reports.send(Report::Applied { partitions: applied, rounds: merged });
         }
         if !self.shared.killed.load(Ordering::Acquire) {
             self.state.flush().map_err(|error| FatalError::Flush(error.to_string()))?;
@@ -68,13 +68,13 @@ impl<S: ConversationState> StateWriter<S> {
     fn apply(&mut self, partition: PartitionId, entries: &[Committed], mut rows: usize) -> Result<usize, FatalError> {
         let failed = |message| FatalError::Apply { partition, message };
         for entry in entries {
-            let lane = self
-                .lanes
+            let applier = self
+                .appliers
                 .get_mut(usize::from(partition.0).wrapping_sub(1))
                 .ok_or_else(|| failed("there is no such partition".to_owned()))?;
-            let before = lane.machine.pending_rows();
-            lane.apply(self.state.as_ref(), entry).map_err(failed)?;
-            rows += lane.machine.pending_rows().saturating_sub(before);
+            let before = applier.machine.pending_rows();
+            applier.apply(self.state.as_ref(), entry).map_err(failed)?;
+            rows += applier.machine.pending_rows().saturating_sub(before);
             NodeStats::add(&self.shared.stats.entries_applied, 1);
             if rows >= MAX_ROWS {
                 self.write_out()?;
@@ -87,32 +87,33 @@ impl<S: ConversationState> StateWriter<S> {
     /// One write for everything that has gathered, then the answers, then the effects.
     fn write_out(&mut self) -> Result<(), FatalError> {
         let mut batch = WriteBatch::default();
-        self.lanes.iter_mut().for_each(|lane| lane.take(&mut batch));
+        self.appliers.iter_mut().for_each(|applier| applier.take(&mut batch));
         if batch.is_empty() {
             return Ok(());
         }
-        let partition = self.lanes.first().map_or(PartitionId(0), |lane| lane.partition);
+        let partition = self.appliers.first().map_or(PartitionId(0), |applier| applier.partition);
         self.state.write(&batch).map_err(|error| FatalError::Apply { partition, message: error.to_string() })?;
         NodeStats::add(&self.shared.stats.apply_rounds, 1);
-        for lane in &mut self.lanes {
-            if !lane.effects.is_empty() {
-                answer(&self.shared, &lane.effects);
-                self.sink.publish(lane.partition, &lane.effects);
-                lane.effects.clear();
+        for applier in &mut self.appliers {
+            if !applier.effects.is_empty() {
+                answer(&self.shared, &applier.effects, &mut applier.answered);
+                self.sink.publish(applier.partition, &applier.effects);
+                applier.effects.clear();
             }
         }
         Ok(())
     }
 }
 
-/// Tells those who wait here.
-fn answer(shared: &Shared, effects: &[Effect]) {
+/// Tells those who wait here, and appends the tickets of this node's commands to `answered`.
+fn answer(shared: &Shared, effects: &[Effect], answered: &mut Vec<u64>) {
     let (mut answers, mut posts, mut events) = (0, 0, 0);
     for effect in effects {
         match effect {
             Effect::Answer { origin, outcome } => {
                 posts += u64::from(matches!(outcome, ConversationOutcome::Posted(_)));
                 if origin.node == shared.id {
+                    answered.push(origin.ticket);
                     answers += u64::from(shared.tickets.answer_conversation(*origin, outcome.clone()));
                 }
             }

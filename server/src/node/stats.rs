@@ -12,8 +12,10 @@ pub struct NodeStats {
     pub commands_queued: AtomicU64,
     /// Commands refused because a queue or the ticket table was full.
     pub commands_refused_busy: AtomicU64,
-    /// Commands refused because this replica did not lead.
-    pub commands_refused_not_leader: AtomicU64,
+    /// Commands refused because no leader of the partition could be reached.
+    pub commands_refused_no_leader: AtomicU64,
+    /// Raft messages of peers that were dropped because they cannot be: another cluster's, or a bug.
+    pub peer_messages_refused: AtomicU64,
     /// Events appended to conversations by applying (posts that were accepted, and changes of members).
     pub events_applied: AtomicU64,
     /// Posts answered with `Posted`, whoever waits for the answer.
@@ -44,7 +46,7 @@ pub struct NodeStats {
     pub answers: AtomicU64,
     /// Who wait for an answer, now.
     pub tickets: AtomicUsize,
-    /// Commands queued before the log, now.
+    /// Commands of this node that are not applied yet, now.
     pub proposals_queued: AtomicUsize,
     /// Reads queued or running, now.
     pub reads_queued: AtomicUsize,
@@ -105,6 +107,6 @@ pub struct PartitionStats {
     pub log_entries: u64,
     /// Their bytes.
     pub log_bytes: u64,
-    /// Commands waiting to be proposed.
+    /// Commands of this node that are not applied yet.
     pub queued: usize,
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use rove_core::command::{ConversationOutcome, Origin};
 use rove_core::directory::DirectoryOutcome;
-use rove_protocol::ids::{NodeId, PartitionId};
+use rove_protocol::ids::NodeId;
 use tokio::sync::oneshot;
 
 /// Most who may wait at once: twice what the queues of the default six partitions hold, as much again may be on its way.
@@ -30,17 +30,12 @@ pub(super) enum Waiter {
     Directory(oneshot::Sender<DirectoryOutcome>),
 }
 
-struct Entry {
-    partition: PartitionId,
-    waiter: Waiter,
-}
-
 /// The table. Bounded by [`MAX_TICKETS`].
 pub(super) struct TicketTable {
     node: NodeId,
     next: AtomicU64,
     waiting: AtomicUsize,
-    shards: Box<[Mutex<HashMap<u64, Entry>>]>,
+    shards: Box<[Mutex<HashMap<u64, Waiter>>]>,
 }
 
 impl TicketTable {
@@ -55,13 +50,13 @@ impl TicketTable {
     }
 
     /// A ticket for `waiter`, or nothing when too many wait already.
-    pub(super) fn issue(&self, partition: PartitionId, waiter: Waiter) -> Option<Origin> {
+    pub(super) fn issue(&self, waiter: Waiter) -> Option<Origin> {
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= MAX_TICKETS {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
         let ticket = self.next.fetch_add(1, Ordering::Relaxed);
-        self.shard(ticket).lock().insert(ticket, Entry { partition, waiter });
+        self.shard(ticket).lock().insert(ticket, waiter);
         Some(Origin { node: self.node, ticket })
     }
 
@@ -70,9 +65,9 @@ impl TicketTable {
         if origin.node != self.node || origin.ticket == 0 {
             return None;
         }
-        let entry = self.shard(origin.ticket).lock().remove(&origin.ticket)?;
+        let waiter = self.shard(origin.ticket).lock().remove(&origin.ticket)?;
         self.waiting.fetch_sub(1, Ordering::Relaxed);
-        Some(entry.waiter)
+        Some(waiter)
     }
 
     /// Tells who waits for a conversation's answer. Whether somebody did.
@@ -91,16 +86,6 @@ impl TicketTable {
         }
     }
 
-    /// Everybody who waits for `partition` learns that the outcome is unknown: their senders are dropped.
-    pub(super) fn abandon(&self, partition: PartitionId) {
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            let before = shard.len();
-            shard.retain(|_, entry| entry.partition != partition);
-            self.waiting.fetch_sub(before - shard.len(), Ordering::Relaxed);
-        }
-    }
-
     /// Everybody who waits learns that the outcome is unknown.
     pub(super) fn abandon_all(&self) {
         for shard in &self.shards {
@@ -115,7 +100,7 @@ impl TicketTable {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    fn shard(&self, ticket: u64) -> &Mutex<HashMap<u64, Entry>> {
+    fn shard(&self, ticket: u64) -> &Mutex<HashMap<u64, Waiter>> {
         // The low bits are the counter, so neighbours go to different locks.
         &self.shards[usize::from(ticket.to_le_bytes()[0] % SHARDS)]
     }
@@ -125,13 +110,11 @@ impl TicketTable {
 mod tests {
     use super::*;
 
-    const PARTITION: PartitionId = PartitionId(1);
-
     #[test]
     fn an_answer_reaches_the_one_who_waits_and_only_once() {
         let table = TicketTable::new(NodeId(1), 3);
         let (sender, mut receiver) = oneshot::channel();
-        let origin = table.issue(PARTITION, Waiter::Conversation(sender)).unwrap();
+        let origin = table.issue(Waiter::Conversation(sender)).unwrap();
         assert!(table.answer_conversation(origin, ConversationOutcome::Done));
         assert!(!table.answer_conversation(origin, ConversationOutcome::Done));
         assert_eq!(receiver.try_recv().unwrap(), ConversationOutcome::Done);
@@ -144,24 +127,11 @@ mod tests {
         let table = TicketTable::new(NodeId(1), 4);
         let (sender, mut receiver) = oneshot::channel();
         let (other, _other) = oneshot::channel();
-        let now = table.issue(PARTITION, Waiter::Conversation(sender)).unwrap();
-        let then = earlier.issue(PARTITION, Waiter::Conversation(other)).unwrap();
+        let now = table.issue(Waiter::Conversation(sender)).unwrap();
+        let then = earlier.issue(Waiter::Conversation(other)).unwrap();
         assert!(!table.answer_conversation(then, ConversationOutcome::Done));
         assert!(!table.answer_conversation(Origin { node: NodeId(2), ..now }, ConversationOutcome::Done));
         assert!(receiver.try_recv().is_err());
-        assert_eq!(table.waiting(), 1);
-    }
-
-    #[test]
-    fn abandoning_a_partition_leaves_the_others_waiting() {
-        let table = TicketTable::new(NodeId(1), 1);
-        let (one, mut first) = oneshot::channel();
-        let (other, mut second) = oneshot::channel();
-        table.issue(PartitionId(1), Waiter::Conversation(one)).unwrap();
-        table.issue(PartitionId(2), Waiter::Directory(other)).unwrap();
-        table.abandon(PartitionId(1));
-        assert!(matches!(first.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
-        assert!(matches!(second.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
         assert_eq!(table.waiting(), 1);
     }
 }
