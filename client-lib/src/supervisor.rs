@@ -91,6 +91,15 @@ async fn supervise(inner: &Arc<Inner>) -> ErrorCode {
                         backoff.session_ended(lived_ms);
                         (fault.code(), if fault.code() == ErrorCode::Replaced { REPLACED_MS } else { 0 })
                     }
+                    End::Unreached { fault, others } => {
+                        tracing::debug!(?fault, others, "the address that answered last does not");
+                        if others {
+                            inner.network.race_next();
+                            continue;
+                        }
+                        at = progress.lock().alternatives.pop_front();
+                        (fault.code(), 0)
+                    }
                 }
             }
         };

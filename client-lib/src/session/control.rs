@@ -21,11 +21,14 @@ use tokio_util::sync::CancellationToken;
 use super::{CONTROL_PRIORITY, Fault, Job, Session, TaskEnd};
 use crate::Error;
 use crate::inner::{Inner, request_frame};
+use crate::net::{Early, EarlyData};
 use crate::types::AccountInfo;
 
 /// A connection that has said `Hello`.
 pub(crate) struct Established {
     pub(crate) connection: Connection,
+    /// If the handshake is not complete.
+    pub(super) early: Option<Early>,
     send: SendStream,
     reader: FrameReader<RecvStream>,
     machine: Machine,
@@ -38,7 +41,11 @@ fn client_state(foreground: bool) -> ClientState {
 }
 
 /// Opens the control stream and says `Hello`.
-pub(super) async fn hello(inner: &Arc<Inner>, connection: Connection) -> Result<Established, Error> {
+pub(super) async fn hello(
+    inner: &Arc<Inner>,
+    connection: Connection,
+    early: Option<Early>,
+) -> Result<Established, Error> {
     let (mut send, recv) = connection.open().await?;
     send.set_priority(CONTROL_PRIORITY);
     let hello = {
@@ -59,12 +66,22 @@ pub(super) async fn hello(inner: &Arc<Inner>, connection: Connection) -> Result<
     StreamType::Control.put(&mut out);
     hello.put_frame(&mut out);
     send.write(out.into()).await?;
-    Ok(Established { connection, send, reader: FrameReader::new(recv), machine: Machine::new(), welcome: None })
+    Ok(Established { connection, early, send, reader: FrameReader::new(recv), machine: Machine::new(), welcome: None })
 }
 
 /// A session on another node, up to its `Welcome`.
 pub(super) async fn successor(inner: &Arc<Inner>, at: &str) -> Result<Established, Fault> {
     let mut established = super::establish(inner, Some(at)).await.map_err(Fault::Ours)?;
+    if let Some(mut early) = established.early.take() {
+        let decided = tokio::select! {
+            decided = early.decided() => decided,
+            error = established.connection.closed() => return Err(error.into()),
+        };
+        inner.network.decided(decided);
+        if decided == EarlyData::Rejected {
+            established = hello(inner, established.connection, None).await.map_err(Fault::Ours)?;
+        }
+    }
     loop {
         let Some(frame) = established.reader.next().await? else { return Err(Fault::Closed(ErrorCode::Unavailable)) };
         let Some(frame) = ControlDown::decode(frame).map_err(Violation::from)? else { continue };

@@ -1,7 +1,8 @@
 //! One session: an authenticated connection and the tasks on it.
 //!
 //! Every stream is one task that reads and writes at the same time; all of them work on the client's state and end with
-//! the session, which owns them. Streams are opened in the same flight as `Hello` (D4).
+//! the session, which owns them. Streams are opened in the same flight as `Hello` (D4), which may be early data (D5): if
+//! that is rejected, nothing of it has reached the server, and the session starts again on the same connection.
 
 mod activity;
 mod control;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::inner::Inner;
+use crate::net::{Dialled, Early, EarlyData};
 use activity::Activity;
 pub(crate) use control::Established;
 pub(crate) use fetch::FetchedPage;
@@ -75,6 +77,25 @@ impl From<Violation> for Fault {
 }
 
 impl Fault {
+    /// What was sent before the handshake was complete is lost, and nothing else.
+    fn is_early_data_rejected(&self) -> bool {
+        matches!(
+            self,
+            Self::Read(ReadError::Transport(TransportError::EarlyDataRejected))
+                | Self::Ours(Error::Transport(TransportError::EarlyDataRejected))
+        )
+    }
+
+    /// The server has said nothing that we have understood.
+    fn is_silence(&self) -> bool {
+        matches!(
+            self,
+            Self::Read(ReadError::Transport(TransportError::Lost(_)))
+                | Self::Ours(Error::Transport(TransportError::Lost(_)))
+                | Self::Closed(ErrorCode::Timeout)
+        )
+    }
+
     pub(crate) fn code(&self) -> ErrorCode {
         match self {
             Self::Read(ReadError::Transport(error)) => crate::error::transport_code(error),
@@ -92,8 +113,11 @@ pub(crate) enum End {
     Stopped,
     /// For this reason.
     Lost(Fault),
-    /// Another session is ready to go on (make before break).
+    /// Another session is ready to go on (make before break), or this one starts again because its early data was
+    /// rejected.
     Handover(Box<Established>),
+    /// The handshake was not completed. `others` if the server has addresses that have not been tried.
+    Unreached { fault: Fault, others: bool },
 }
 
 /// What a task did.
@@ -181,12 +205,28 @@ impl Session {
 
 /// Connects and says `Hello`; `at` is another node of the cluster.
 pub(crate) async fn establish(inner: &Arc<Inner>, at: Option<&str>) -> Result<Established, Error> {
-    let connection = Connection::from(inner.network.connect(&inner.server, at).await?);
-    control::hello(inner, connection).await
+    let Dialled { connection, early } = inner.network.connect(&inner.server, at).await?;
+    let connection = Connection::from(connection);
+    let is_early = early.is_some();
+    match control::hello(inner, connection.clone(), early).await {
+        // Decided in between.
+        Err(Error::Transport(TransportError::EarlyDataRejected)) if is_early => {
+            inner.network.decided(EarlyData::Rejected);
+            control::hello(inner, connection, None).await
+        }
+        established => established,
+    }
 }
 
 /// Runs a session to its end. `welcomed` is called once `Welcome` has come.
-pub(crate) async fn run(inner: &Arc<Inner>, established: Box<Established>, mut welcomed: impl FnMut(&Welcome)) -> End {
+pub(crate) async fn run(
+    inner: &Arc<Inner>,
+    mut established: Box<Established>,
+    mut welcomed: impl FnMut(&Welcome),
+) -> End {
+    let mut early = established.early.take();
+    let patience = early.as_ref().and_then(|early| early.patience);
+    let patience = patience.map(|patience| tokio::time::Instant::now() + patience);
     let connection = established.connection.clone();
     let (requests, jobs) = mpsc::channel(limits::REQUESTS_IN_FLIGHT);
     let (fetches, fetch_jobs) = mpsc::channel(limits::FETCHES_IN_FLIGHT);
@@ -206,7 +246,7 @@ pub(crate) async fn run(inner: &Arc<Inner>, established: Box<Established>, mut w
     let mut welcome = session.welcome.clone();
     let mut deadline = Some(tokio::time::Instant::now() + WELCOME_TIMEOUT);
     let mut announced = false;
-    let end = loop {
+    let over = loop {
         if !announced && let Some(welcome) = welcome.borrow().clone() {
             announced = true;
             deadline = None;
@@ -214,25 +254,40 @@ pub(crate) async fn run(inner: &Arc<Inner>, established: Box<Established>, mut w
             welcomed(&welcome);
         }
         tokio::select! {
+            decided = decided(&mut early), if early.is_some() => {
+                inner.network.decided(decided);
+                early = None;
+                if decided == EarlyData::Rejected {
+                    break Over::Rejected;
+                }
+            }
+            () = sleep_until(patience), if early.is_some() && patience.is_some() => {
+                break Over::Lost(Fault::Closed(ErrorCode::Timeout));
+            }
             ended = tasks.join_next() => match ended {
                 Some(Ok(TaskEnd::Conversation(id))) => {
                     streams.remove(&id);
                     reselect(&session, &mut tasks, &mut streams);
                 }
-                Some(Ok(TaskEnd::Fault(fault))) => break End::Lost(fault),
-                Some(Ok(TaskEnd::Goodbye)) => break End::Stopped,
-                Some(Ok(TaskEnd::Successor(Ok(successor)))) => break End::Handover(successor),
+                // Whichever notices first.
+                Some(Ok(TaskEnd::Fault(fault))) if fault.is_early_data_rejected() => {
+                    inner.network.decided(EarlyData::Rejected);
+                    break Over::Rejected;
+                }
+                Some(Ok(TaskEnd::Fault(fault))) => break Over::Lost(fault),
+                Some(Ok(TaskEnd::Goodbye)) => break Over::Stopped,
+                Some(Ok(TaskEnd::Successor(Ok(successor)))) => break Over::Handover(successor),
                 // The old session goes on until the node ends it.
                 Some(Ok(TaskEnd::Successor(Err(fault)))) => tracing::debug!(?fault, "no successor yet"),
                 Some(Err(error)) => {
                     tracing::error!(%error, "a task of the session failed");
-                    break End::Lost(Fault::Closed(ErrorCode::Internal));
+                    break Over::Lost(Fault::Closed(ErrorCode::Internal));
                 }
-                None => break End::Lost(Fault::Closed(ErrorCode::Internal)),
+                None => break Over::Lost(Fault::Closed(ErrorCode::Internal)),
             },
             () = inner.reselect.notified() => reselect(&session, &mut tasks, &mut streams),
             changed = welcome.changed(), if !announced => if changed.is_err() {
-                break End::Lost(lost_reason(&connection).await);
+                break Over::Lost(lost_reason(&connection).await);
             },
             Some(going) = going_away.recv() => {
                 let at = going.alternatives.iter().next().map(|alternative| alternative.address.clone());
@@ -243,14 +298,32 @@ pub(crate) async fn run(inner: &Arc<Inner>, established: Box<Established>, mut w
                     tasks.spawn(async move { TaskEnd::Successor(control::successor(&inner, &at).await.map(Box::new)) });
                 }
             },
-            error = connection.closed() => break End::Lost(error.into()),
-            () = sleep_until(deadline), if !announced => break End::Lost(Fault::Closed(ErrorCode::Timeout)),
-            () = stop.cancelled() => break End::Stopped,
+            error = connection.closed() => break Over::Lost(error.into()),
+            () = sleep_until(deadline), if !announced => break Over::Lost(Fault::Closed(ErrorCode::Timeout)),
+            () = stop.cancelled() => break Over::Stopped,
         }
     };
     inner.state.lock().session = None;
-    match &end {
-        End::Stopped => {
+    end(&mut tasks, &connection, &over).await;
+    forget_streams(inner);
+    match over {
+        Over::Stopped => End::Stopped,
+        Over::Handover(established) => End::Handover(established),
+        Over::Lost(fault) if early.is_some() && fault.is_silence() => {
+            End::Unreached { fault, others: patience.is_some() }
+        }
+        Over::Lost(fault) => End::Lost(fault),
+        Over::Rejected => match control::hello(inner, connection, None).await {
+            Ok(established) => End::Handover(Box::new(established)),
+            Err(error) => End::Lost(Fault::Ours(error)),
+        },
+    }
+}
+
+/// Ends the connection, unless it goes on, and the tasks.
+async fn end(tasks: &mut JoinSet<TaskEnd>, connection: &Connection, over: &Over) {
+    match over {
+        Over::Stopped => {
             // The control task says goodbye by itself.
             let _ = tokio::time::timeout(GOODBYE, async {
                 while let Some(ended) = tasks.join_next().await {
@@ -262,12 +335,28 @@ pub(crate) async fn run(inner: &Arc<Inner>, established: Box<Established>, mut w
             .await;
             connection.close(ErrorCode::None, "goodbye");
         }
-        End::Handover(_) => connection.close(ErrorCode::None, "moved to another node"),
-        End::Lost(fault) => connection.close(fault.code(), ""),
+        Over::Handover(_) => connection.close(ErrorCode::None, "moved to another node"),
+        Over::Lost(fault) => connection.close(fault.code(), ""),
+        Over::Rejected => {}
     }
     tasks.shutdown().await;
-    forget_streams(inner);
-    end
+}
+
+/// Why a session is over, as its own loop sees it.
+enum Over {
+    Stopped,
+    Lost(Fault),
+    Handover(Box<Established>),
+    /// Its early data was rejected: the connection is as good as new.
+    Rejected,
+}
+
+/// What became of early data; never if there is none.
+async fn decided(early: &mut Option<Early>) -> EarlyData {
+    match early {
+        Some(early) => early.decided().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The reason of a connection whose tasks have noticed its end already.

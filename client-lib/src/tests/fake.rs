@@ -44,6 +44,7 @@ pub(super) struct World {
     /// Refuse posts of this text for good.
     pub(super) forbidden: Option<&'static str>,
     posts: u64,
+    pub(super) connections: u64,
     pub(super) sessions: u64,
     pub(super) heartbeats: u64,
 }
@@ -52,8 +53,26 @@ pub(super) struct Fake {
     pub(super) world: Arc<Mutex<World>>,
     pub(super) address: ServerAddress,
     endpoint: quinn::Endpoint,
-    go_away: watch::Sender<Option<GoAway>>,
+    tls: rustls::ServerConfig,
+    orders: Orders,
     _tasks: JoinSet<()>,
+}
+
+/// What sessions are told to do.
+#[derive(Clone)]
+struct Orders {
+    go_away: watch::Sender<Option<GoAway>>,
+    hang_up: watch::Sender<()>,
+}
+
+/// TLS sessions kept: more than a test has.
+const TLS_SESSIONS: usize = 64;
+
+/// A server that knows no TLS session yet.
+fn config(tls: &rustls::ServerConfig) -> quinn::ServerConfig {
+    let mut tls = tls.clone();
+    rove_quic::accept_early_data(&mut tls, Arc::new(rove_quic::SessionStore::new(TLS_SESSIONS)));
+    rove_quic::server_config(tls).unwrap()
 }
 
 fn index(number: u64) -> usize {
@@ -200,16 +219,15 @@ impl Fake {
             .with_single_cert(vec![der], key)
             .unwrap();
         tls.alpn_protocols = vec![ALPN.to_vec()];
-        let config = rove_quic::server_config(tls).unwrap();
         let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let runtime = Arc::new(TokioRuntime);
-        let endpoint = quinn::Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime).unwrap();
+        let endpoint = quinn::Endpoint::new(EndpointConfig::default(), Some(config(&tls)), socket, runtime).unwrap();
         let port = endpoint.local_addr().unwrap().port();
-        let (go_away, _) = watch::channel(None);
+        let orders = Orders { go_away: watch::channel(None).0, hang_up: watch::channel(()).0 };
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(endpoint.clone(), world.clone(), go_away.clone()));
+        tasks.spawn(serve(endpoint.clone(), world.clone(), orders.clone()));
         let address = ServerAddress::pinned("127.0.0.1", port, vec![pin]);
-        Self { world, address, endpoint, go_away, _tasks: tasks }
+        Self { world, address, endpoint, tls, orders, _tasks: tasks }
     }
 
     pub(super) fn socket_address(&self) -> SocketAddr {
@@ -227,9 +245,20 @@ impl Fake {
         ServerAddress::pinned("127.0.0.1", self.address.port, pins)
     }
 
+    /// Ends every connection.
+    pub(super) fn hang_up(&self) {
+        self.orders.hang_up.send_replace(());
+    }
+
+    /// Ends every connection and knows no TLS session any more, as after a restart.
+    pub(super) fn restart(&self) {
+        self.endpoint.set_server_config(Some(config(&self.tls)));
+        self.hang_up();
+    }
+
     pub(super) fn leave_for(&self, other: SocketAddr) {
         let alternative = Alternative { address: other.to_string(), region: String::new() };
-        self.go_away.send_replace(Some(GoAway {
+        self.orders.go_away.send_replace(Some(GoAway {
             code: ErrorCode::GoingAway,
             deadline_ms: 10_000,
             alternatives: [alternative].into_iter().collect(),
@@ -237,26 +266,31 @@ impl Fake {
     }
 }
 
-async fn serve(endpoint: quinn::Endpoint, world: Arc<Mutex<World>>, go_away: watch::Sender<Option<GoAway>>) {
+async fn serve(endpoint: quinn::Endpoint, world: Arc<Mutex<World>>, orders: Orders) {
     let mut sessions = JoinSet::new();
     while let Some(incoming) = endpoint.accept().await {
-        let (world, go_away) = (world.clone(), go_away.subscribe());
+        let (world, orders) = (world.clone(), orders.clone());
         sessions.spawn(async move {
-            if let Ok(connection) = incoming.await {
-                session(connection.into(), world, go_away).await;
+            // Posts and reads are all that it does: it need not wait for the handshake.
+            if let Ok(Ok((connection, _))) = incoming.accept().map(quinn::Connecting::into_0rtt) {
+                world.lock().connections += 1;
+                session(connection.into(), world, orders).await;
             }
         });
     }
 }
 
-async fn session(connection: Connection, world: Arc<Mutex<World>>, go_away: watch::Receiver<Option<GoAway>>) {
+async fn session(connection: Connection, world: Arc<Mutex<World>>, orders: Orders) {
     let mut tasks = JoinSet::new();
+    let mut hang_up = orders.hang_up.subscribe();
     // One writer of the log wakes everybody.
     loop {
         tokio::select! {
+            _ = hang_up.changed() => return connection.close(ErrorCode::Internal, "hung up on purpose"),
             stream = connection.accept() => {
                 let Ok((send, recv)) = stream else { return };
-                tasks.spawn(stream_of(connection.clone(), send, FrameReader::new(recv), world.clone(), go_away.clone()));
+                let go_away = orders.go_away.subscribe();
+                tasks.spawn(stream_of(connection.clone(), send, FrameReader::new(recv), world.clone(), go_away));
             }
             datagram = connection.read_datagram() => {
                 let Ok(datagram) = datagram else { return };

@@ -1,7 +1,9 @@
 //! The client against a small server that breaks connections at awkward moments, and against restored copies of its own
 //! store.
 
+mod early;
 mod fake;
+mod restored;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
