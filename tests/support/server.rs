@@ -41,6 +41,11 @@ pub fn binary(name: &str) -> PathBuf {
 impl Server {
     /// Makes a configuration and a certificate in `dir` and starts.
     pub fn start(dir: &Path) -> Self {
+        Self::start_with(dir, "")
+    }
+
+    /// The same, with `keys` (lines of TOML, outside of any table) added to the configuration.
+    pub fn start_with(dir: &Path, keys: &str) -> Self {
         let config = dir.join("rove.toml");
         let output = Command::new(binary("rove-server"))
             .args(["init", "--listen", "127.0.0.1:0", "--dir"])
@@ -49,6 +54,7 @@ impl Server {
             .expect("rove-server init runs");
         assert!(output.status.success(), "init failed: {}", String::from_utf8_lossy(&output.stderr));
         let mut text = std::fs::read_to_string(&config).expect("init wrote the configuration");
+        text.push_str(keys);
         // Tests sign up many accounts from one address.
         text.push_str("\n[accounts]\nrate_limits = false\n");
         std::fs::write(&config, text).expect("the configuration can be changed");

@@ -50,7 +50,7 @@ pub(super) async fn run(session: &Session, id: ConversationId, cancel: Cancellat
             end = once(session, id) => end,
             () = cancel.cancelled() => break Ok(()),
         };
-        lost(session, id);
+        let pulled = lost(session, id);
         let mut shut_out = false;
         match end {
             Err(fault) => break Err(fault),
@@ -62,7 +62,9 @@ pub(super) async fn run(session: &Session, id: ConversationId, cancel: Cancellat
                     session.inner.state.lock().forget(id);
                     session.inner.flush().await.map_err(Fault::Ours)?;
                 }
-                shut_out = [ErrorCode::Forbidden, ErrorCode::NotFound].contains(&code);
+                // What came before the end is not on a stream that is pulled. The next one sends it.
+                let unseen = pulled && code == ErrorCode::Forbidden;
+                shut_out = [ErrorCode::Forbidden, ErrorCode::NotFound].contains(&code) && !unseen;
                 if shut_out {
                     session.inner.state.lock().shut_out(id, code, mint);
                     session.inner.flush().await.map_err(Fault::Ours)?;
@@ -89,11 +91,13 @@ pub(super) async fn run(session: &Session, id: ConversationId, cancel: Cancellat
     result
 }
 
-fn lost(session: &Session, id: ConversationId) {
+/// The stream is gone. Whether it was one that is pulled.
+fn lost(session: &Session, id: ConversationId) -> bool {
     let mut state = session.inner.state.lock();
     let conv = state.conv(id);
     conv.outbox.stream_lost();
     conv.machine = None;
+    conv.mode == StreamMode::Pull
 }
 
 /// The writer belongs to another device: the database of one was copied to another.
@@ -140,6 +144,8 @@ fn open(session: &Session, id: ConversationId) -> (Vec<u8>, std::sync::Arc<Notif
     let conv = state.conv(id);
     conv.outbox.stream_opening(usize::from(limits.unanswered_posts));
     conv.stream_opening();
+    // Until `Opened` says otherwise.
+    conv.mode = StreamMode::Live;
     let held = &conv.row.held;
     let open = Open {
         conversation: id,

@@ -6,6 +6,7 @@
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use rove_core::fanout::PullThreshold;
 use rove_protocol::ids::NodeId;
 use serde::Deserialize;
 
@@ -91,6 +92,10 @@ pub struct Config {
     pub max_connections: usize,
     /// QUIC connections one address may have.
     pub max_connections_per_address: usize,
+    /// A conversation that is opened while it has more members than this, and
+    pub pull_members: u32,
+    /// more of them online than this, is told only where its head is: clients fetch (D14).
+    pub pull_active: u32,
     /// Seconds between a client's heartbeats.
     pub heartbeat_s: u64,
     /// Seconds that sessions are given to go elsewhere when the node stops.
@@ -122,6 +127,7 @@ pub struct Accounts {
 impl Default for Config {
     fn default() -> Self {
         let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT));
+        let pull = PullThreshold::default();
         Self {
             node_id: 1,
             data_dir: "data".into(),
@@ -137,6 +143,8 @@ impl Default for Config {
             max_connections: 100_000,
             // Carriers put thousands of people behind one address.
             max_connections_per_address: 10_000,
+            pull_members: pull.members,
+            pull_active: pull.active,
             // Below 30 s, the shortest time after which a NAT forgets; above what drains a battery.
             heartbeat_s: 20,
             // A client needs a round trip or two to be elsewhere.
@@ -237,6 +245,11 @@ impl Config {
         self.accounts.check()
     }
 
+    /// When conversations are pulled instead of sent.
+    pub fn pull(&self) -> PullThreshold {
+        PullThreshold { members: self.pull_members, active: self.pull_active }
+    }
+
     /// The node's number.
     pub fn node(&self) -> NodeId {
         NodeId(self.node_id)
@@ -333,6 +346,11 @@ tls_key = "key.pem"
 # max_connections = {max_connections}
 # max_connections_per_address = {max_per_address}
 
+# A conversation that is opened while it has more members than the first, and more of them online than the second, is not
+# sent event by event: clients are told its newest seq and fetch.
+# pull_members = {pull_members}
+# pull_active = {pull_active}
+
 # Seconds between a client's heartbeats, 15 to 25.
 # heartbeat_s = {heartbeat_s}
 
@@ -361,6 +379,8 @@ tls_key = "key.pem"
         partitions = defaults.partitions,
         max_connections = defaults.max_connections,
         max_per_address = defaults.max_connections_per_address,
+        pull_members = defaults.pull_members,
+        pull_active = defaults.pull_active,
         heartbeat_s = defaults.heartbeat_s,
         drain_s = defaults.drain_s,
         log_level = defaults.log_level,
@@ -412,7 +432,7 @@ mod tests {
         let all = uncommented(&text).replace("advertise = \"chat.example:7683\"", "advertise = \"\"");
         assert_eq!(load(&all).unwrap(), Config::default());
         let written: toml::Table = toml::from_str(&all).unwrap();
-        assert_eq!(written.len(), 17, "every key is written");
+        assert_eq!(written.len(), 19, "every key is written");
         assert_eq!(written["accounts"].as_table().unwrap().len(), 5);
     }
 

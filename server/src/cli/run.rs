@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rove_core::fanout::PullThreshold;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -93,7 +92,7 @@ fn start_node(config: &Config) -> Result<(Arc<Hub>, Node, NodeRunner), RunError>
     let hub = Hub::new(&HubConfig {
         partitions: config.partitions,
         heartbeat: Duration::from_secs(config.heartbeat_s),
-        pull: PullThreshold::default(),
+        pull: config.pull(),
     });
     let node_config = NodeConfig { partitions: config.partitions, ..NodeConfig::new(&config.data_dir, config.node()) };
     let sinks = Sinks { effects: hub.clone(), directory: hub.clone() };

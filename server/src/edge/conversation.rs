@@ -133,7 +133,12 @@ impl Stream {
             return Err(ErrorCode::EpochChanged);
         }
         let partition = session.edge.node.partition_of(id);
-        let mode = session.edge.hub.mode(partition, id, view.row.member_count);
+        // For an account that has left, the log has an end: it is sent, however many the others are.
+        let mode = if view.member.is_member() {
+            session.edge.hub.mode(partition, id, view.row.member_count)
+        } else {
+            StreamMode::Live
+        };
         let receipts = view.row.member_count <= limits::RECEIPT_MEMBERS && view.member.is_member();
         if receipts {
             live.want_receipts();
