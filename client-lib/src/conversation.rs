@@ -12,7 +12,7 @@ use rove_protocol::message::{Body, Event, Fetch, Message, Typing};
 use rove_protocol::registry::{Anchor, ErrorCode, EventKind};
 use tokio::sync::watch;
 
-use crate::inner::{REQUEST_TIMEOUT, SESSION_GAP, mint, overload_wait, wall_ms};
+use crate::inner::{REQUEST_TIMEOUT, SESSION_GAP, mint, mint_tag, overload_wait, wall_ms};
 use crate::store::Change;
 use crate::types::{Cancel, ConnectionState, PostHandle, ReceiptInfo, StoredEvent, Version};
 use crate::{Client, Error};
@@ -122,7 +122,7 @@ impl Conversation {
             let mut effects = Effects::default();
             let conv = state.conv(self.id);
             conv.outbox
-                .enqueue(local, draft, wall_ms(), &mut effects)
+                .enqueue((local, mint_tag()), draft, wall_ms(), &mut effects)
                 .map_err(|full| Error::OutboxFull { limit: full.limit })?;
             let outcome = conv.wait_for(local);
             let numbered = conv.outbox.numbered();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use rove_protocol::ids::{ConversationId, WriterId};
+use rove_protocol::ids::{ConversationId, PostTag, WriterId};
 use rove_protocol::message::{Body, Request};
 use rove_protocol::registry::{ErrorCode, Method};
 use tokio::sync::{Notify, watch};
@@ -63,6 +63,11 @@ pub(crate) fn random() -> u64 {
 /// A new writer (D1).
 pub(crate) fn mint() -> WriterId {
     WriterId(random_bytes())
+}
+
+/// A new post's name in the log.
+pub(crate) fn mint_tag() -> PostTag {
+    PostTag(random_bytes())
 }
 
 /// The user's clock, only to be shown.

@@ -269,9 +269,10 @@ impl State {
     /// The place a conversation seen for the first time is begun at.
     pub(crate) fn place(&mut self, id: ConversationId) {
         let events = self.initial_events;
-        let held = &mut self.conv(id).row.held;
-        if held.epoch == 0 {
-            held.start_near_head(events);
+        let conv = self.conv(id);
+        // What is queued may be in the part of the log that would be passed over, if the store is a copy.
+        if conv.row.held.epoch == 0 && !conv.outbox.is_unchecked() {
+            conv.row.held.start_near_head(events);
         }
     }
 
@@ -323,7 +324,7 @@ impl State {
 
     /// An event has come, on a stream, in a page going forward, or inside an inbox line.
     pub(crate) fn event(&mut self, id: ConversationId, event: Event, mint: impl Fn() -> WriterId) -> Next {
-        let device = self.account.device;
+        let (me, device) = (self.account.account, self.account.device);
         let Some(conv) = self.conversations.get_mut(&id) else { return Next::Reopen };
         match conv.row.held.event(event.seq) {
             Arrival::Gap { .. } => return Next::Reopen,
@@ -337,10 +338,10 @@ impl State {
         conv.typing.remove(&event.author);
         conv.row.last_message_id = conv.row.last_message_id.max(event.message_id);
         let mut effects = Effects::default();
-        if event.device == device && event.post_no > PostNo(0) {
+        if event.author == me && event.post_no > PostNo(0) {
             conv.outbox.own_event(&event, &mut effects);
             // Who had read everything has also read what he wrote.
-            if conv.row.read.next() == event.seq {
+            if event.device == device && conv.row.read.next() == event.seq {
                 conv.row.read = event.seq;
             }
         }

@@ -1,17 +1,82 @@
-//! Single steps of the outbox that the simulation takes too seldom.
+//! Single steps of the outbox that the simulation takes too seldom, or that it would not notice.
 
-use rove_client_core::outbox::{Draft, Effects, Outbox};
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use rove_client_core::outbox::{CancelResult, Change, Draft, Effects, Item, Outbox, Outcome};
 use rove_client_core::timeline::LocalId;
-use rove_protocol::ids::{PostNo, Seq, WriterId};
-use rove_protocol::registry::EventKind;
+use rove_protocol::extension::Extensions;
+use rove_protocol::ids::{AccountId, DeviceId, MessageId, PostNo, PostTag, Seq, WriterId};
+use rove_protocol::message::{Event, Posted, Refused};
+use rove_protocol::registry::{ContentType, ErrorCode, EventKind};
+
+const WRITER: WriterId = WriterId([1; 16]);
+const OTHER: WriterId = WriterId([2; 16]);
+
+fn hello() -> Draft {
+    Draft::text(EventKind::Message, Seq(0), "hello")
+}
+
+fn name(number: u8) -> (LocalId, PostTag) {
+    (LocalId(number.into()), PostTag([number; 16]))
+}
+
+fn item(number: u8, post_no: Option<u64>) -> Item {
+    let (local, tag) = name(number);
+    let number = post_no.map(PostNo);
+    Item { local, tag: Some(tag), writer: WRITER, number, draft: hello(), created_ms: 0, void: None }
+}
+
+/// An outbox as it is after a restart, its stream open.
+fn restarted(items: &[Item], last: u64, head: u64) -> Outbox {
+    let mut outbox = Outbox::new(WRITER, 10);
+    let mut effects = Effects::default();
+    for item in items {
+        if let Some(number) = item.number {
+            outbox.restore_number(item.writer, number);
+        }
+        outbox.restore_item(item.clone(), None);
+    }
+    outbox.stream_opening(64);
+    outbox.stream_opened(PostNo(last), Seq(head), &mut effects);
+    assert_eq!(effects, Effects::default());
+    outbox
+}
+
+fn event(seq: u64, (writer, post_no): (WriterId, u64), tag: PostTag) -> Event {
+    Event {
+        seq: Seq(seq),
+        message_id: MessageId(seq),
+        time_ms: seq,
+        kind: EventKind::Message,
+        author: AccountId(1),
+        device: DeviceId(1),
+        writer,
+        post_no: PostNo(post_no),
+        refers_to: Seq(0),
+        content_type: ContentType::Text,
+        crypto_epoch: 0,
+        mentions: Vec::new().into(),
+        body: "hello".into(),
+        extensions: Extensions::with_tag(Some(tag)),
+    }
+}
+
+/// Numbers, stores and sends what may be sent.
+fn sent(outbox: &mut Outbox) -> Vec<u64> {
+    outbox.number(&mut Effects::default());
+    outbox.stored(outbox.numbered());
+    std::iter::from_fn(|| outbox.next_to_send(0)).map(|post| post.post_no.0).collect()
+}
+
+fn posted(seq: u64) -> Outcome {
+    Outcome::Posted { seq: Seq(seq), message_id: MessageId(seq), time_ms: seq }
+}
 
 #[test]
 fn a_number_given_on_a_stream_that_was_cut_off_is_stored_and_sent_on_the_next() {
-    let mut outbox = Outbox::new(WriterId([1; 16]), 10);
+    let mut outbox = restarted(&[], 0, 0);
     let mut effects = Effects::default();
-    outbox.stream_opening(64);
-    outbox.stream_opened(PostNo(0), Seq(0), &mut effects);
-    outbox.enqueue(LocalId(1), Draft::text(EventKind::Message, Seq(0), "hello"), 0, &mut effects).unwrap();
+    outbox.enqueue(name(1), hello(), 0, &mut effects).unwrap();
     assert!(outbox.awaits_storing());
 
     // Before anybody said that the number is durable.
@@ -27,4 +92,120 @@ fn a_number_given_on_a_stream_that_was_cut_off_is_stored_and_sent_on_the_next() 
     outbox.stored(outbox.numbered());
     assert!(!outbox.awaits_storing());
     assert_eq!(outbox.next_to_send(0).map(|post| post.post_no), Some(PostNo(1)));
+}
+
+#[test]
+fn a_number_that_was_never_stored_is_given_up_with_its_writer() {
+    let mut outbox = restarted(&[], 0, 0);
+    let mut effects = Effects::default();
+    outbox.enqueue(name(1), hello(), 0, &mut effects).unwrap();
+    outbox.stream_lost();
+    outbox.set_writer(OTHER, &mut effects);
+    outbox.stream_opening(64);
+    outbox.stream_opened(PostNo(0), Seq(0), &mut effects);
+    assert_eq!((outbox.open_writer(), sent(&mut outbox)), (OTHER, vec![1]));
+}
+
+#[test]
+fn what_was_queued_in_this_run_waits_for_no_part_of_the_log() {
+    let mut outbox = restarted(&[], 0, 1_000);
+    outbox.enqueue(name(1), hello(), 0, &mut Effects::default()).unwrap();
+    assert_eq!(sent(&mut outbox), [1], "as soon as the stream is open");
+    outbox.stream_lost();
+    outbox.stream_opening(64);
+    assert_eq!(sent(&mut outbox), [1], "and again in the same flight as Open");
+}
+
+#[test]
+fn what_was_queued_before_this_run_waits_for_the_head_and_holds_back_what_follows() {
+    for number in [None, Some(1)] {
+        let mut outbox = restarted(&[item(1, number)], 0, 9);
+        let mut effects = Effects::default();
+        outbox.enqueue(name(2), hello(), 0, &mut effects).unwrap();
+        outbox.caught_up(Seq(8), &mut effects);
+        assert_eq!(sent(&mut outbox), []);
+        outbox.caught_up(Seq(9), &mut effects);
+        assert_eq!(sent(&mut outbox), [1, 2]);
+        assert!(!effects.needs_writer);
+    }
+}
+
+#[test]
+fn an_event_with_the_tag_is_the_post_whatever_its_number_and_leaves_with_the_cursor() {
+    for number in [None, Some(1)] {
+        let mut outbox = restarted(&[item(1, number)], 0, 9);
+        let mut effects = Effects::default();
+        outbox.own_event(&event(9, (OTHER, 5), name(1).1), &mut effects);
+        assert_eq!(effects.resolved, [(LocalId(1), posted(9))]);
+        assert_eq!(effects.changes, [Change::Remove(LocalId(1))]);
+        assert!(outbox.is_empty());
+        assert_eq!(effects.needs_writer, number.is_some(), "a number that is never used leaves a hole");
+    }
+}
+
+#[test]
+fn the_same_text_under_the_same_number_is_not_the_post() {
+    let mut outbox = restarted(&[item(1, Some(1))], 1, 9);
+    let mut effects = Effects::default();
+    outbox.own_event(&event(9, (WRITER, 1), name(2).1), &mut effects);
+    assert_eq!(effects, Effects::default());
+    outbox.caught_up(Seq(9), &mut effects);
+    assert_eq!(sent(&mut outbox), [1], "the server will say so");
+}
+
+#[test]
+fn nothing_is_appended_while_a_post_before_it_does_not_know_whose_its_number_is() {
+    let mut outbox = restarted(&[item(1, Some(1)), item(2, Some(2))], 1, 9);
+    let mut effects = Effects::default();
+    outbox.caught_up(Seq(9), &mut effects);
+    assert_eq!(sent(&mut outbox), [1]);
+    let code = ErrorCode::PostNoReused;
+    let refused = Refused { post_no: PostNo(1), code, consumed: false, expected: PostNo(2), retry_after_ms: 0 };
+    outbox.refused(&refused, 0, 0, &mut effects);
+    assert!(effects.needs_writer);
+    assert_eq!(sent(&mut outbox), []);
+    outbox.set_writer(OTHER, &mut effects);
+    assert!(outbox.wants_reopen());
+    outbox.stream_opening(64);
+    outbox.stream_opened(PostNo(0), Seq(9), &mut effects);
+    assert_eq!((outbox.open_writer(), sent(&mut outbox)), (OTHER, vec![1, 2]));
+}
+
+#[test]
+fn what_may_have_been_posted_is_only_cancelled_when_the_log_says_that_it_was_not() {
+    for in_log in [false, true] {
+        let mut outbox = restarted(&[item(1, None)], 0, 9);
+        let mut effects = Effects::default();
+        assert_eq!(outbox.cancel(LocalId(1), &mut effects), CancelResult::Requested);
+        assert_eq!(effects.resolved, []);
+        if in_log {
+            outbox.own_event(&event(9, (OTHER, 1), name(1).1), &mut effects);
+        }
+        outbox.caught_up(Seq(9), &mut effects);
+        let expected = if in_log { posted(9) } else { Outcome::Refused(ErrorCode::Cancelled) };
+        assert_eq!(effects.resolved, [(LocalId(1), expected)]);
+        assert_eq!(effects.changes.last(), Some(&Change::Remove(LocalId(1))));
+        assert_eq!(sent(&mut outbox), []);
+    }
+}
+
+#[test]
+fn what_is_cancelled_too_late_is_posted_and_costs_no_writer() {
+    let mut outbox = restarted(&[], 0, 0);
+    let mut effects = Effects::default();
+    outbox.enqueue(name(1), hello(), 0, &mut effects).unwrap();
+    assert_eq!(sent(&mut outbox), [1]);
+    outbox.stream_lost();
+    assert_eq!(outbox.cancel(LocalId(1), &mut effects), CancelResult::Requested);
+    outbox.stream_opening(64);
+    outbox.stream_opened(PostNo(1), Seq(1), &mut effects);
+    assert_eq!(outbox.next_to_send(0).map(|post| post.kind), Some(EventKind::Void));
+    let code = ErrorCode::PostNoReused;
+    let refused = Refused { post_no: PostNo(1), code, consumed: false, expected: PostNo(2), retry_after_ms: 0 };
+    outbox.refused(&refused, 0, 0, &mut effects);
+    assert_eq!(outbox.next_to_send(0).map(|post| post.kind), Some(EventKind::Message), "a repeat appends nothing");
+    let answer = Posted { post_no: PostNo(1), seq: Seq(1), message_id: MessageId(1), time_ms: 1 };
+    outbox.posted(&answer, &mut effects);
+    assert_eq!(effects.resolved, [(LocalId(1), posted(1))]);
+    assert!(!effects.needs_writer);
 }

@@ -1,10 +1,10 @@
 //! What arrives, and what it means for the queue.
 
 use rove_protocol::ids::{PostNo, Seq};
-use rove_protocol::message::{Event, Posted, Refused};
+use rove_protocol::message::{Posted, Refused};
 use rove_protocol::registry::ErrorCode;
 
-use super::{Change, Effects, Entry, Kept, Outbox, Outcome, REFUSED_KEPT};
+use super::{Change, Effects, Kept, Outbox, Outcome, REFUSED_KEPT};
 
 /// Wait after a refusal that is not for good when the server gives no advice: doubled each time up to the cap.
 const RETRY_BASE_MS: u64 = 100;
@@ -43,25 +43,39 @@ impl Outbox {
 
     /// `Posted` has come.
     pub fn posted(&mut self, posted: &Posted, effects: &mut Effects) {
-        let Some(index) = self.answered(posted.post_no) else { return };
+        let found = self.answered(posted.post_no);
+        if let Some(index) = found {
+            self.took(index, posted, effects);
+        }
+        self.settle(effects);
+    }
+
+    fn took(&mut self, index: usize, posted: &Posted, effects: &mut Effects) {
         if let Some(stream) = &mut self.stream {
             stream.refusals = 0;
         }
-        let outcome = match self.entries[index].item.void {
-            Some(code) if posted.seq == Seq(0) => Outcome::Refused(code),
-            _ => Outcome::Posted { seq: posted.seq, message_id: posted.message_id, time_ms: posted.time_ms },
-        };
+        let outcome = Outcome::Posted { seq: posted.seq, message_id: posted.message_id, time_ms: posted.time_ms };
         self.resolve(index, outcome, effects);
     }
 
     /// `Refused` has come. `random` is any uniformly distributed number.
     pub fn refused(&mut self, refused: &Refused, now_ms: u64, random: u64, effects: &mut Effects) {
+        self.took_not(refused, now_ms, random, effects);
+        self.settle(effects);
+    }
+
+    fn took_not(&mut self, refused: &Refused, now_ms: u64, random: u64, effects: &mut Effects) {
         let index = self.answered(refused.post_no);
         let code = refused.code;
         if code == ErrorCode::PostNoReused || code == ErrorCode::WriterTaken {
-            if let Some(index) = index {
-                self.entries[index].disputed = true;
+            let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) else { return };
+            if entry.item.void.is_some() && !entry.as_it_was && code == ErrorCode::PostNoReused {
+                // Cancelled too late, most likely: what it was has the number. Asking with that is a repeat, and harmless.
+                entry.as_it_was = true;
+                self.go_back(now_ms);
+                return;
             }
+            entry.disputed = true;
             self.doubt(effects);
             return;
         }
@@ -99,92 +113,6 @@ impl Outbox {
         self.go_back(now_ms.saturating_add(wait_ms));
     }
 
-    /// An event of this device has come: it is in the log for certain, so it is an answer too, perhaps the first.
-    pub fn own_event(&mut self, event: &Event, effects: &mut Effects) {
-        let outcome = Outcome::Posted { seq: event.seq, message_id: event.message_id, time_ms: event.time_ms };
-        let numbered = self
-            .entries
-            .iter()
-            .position(|entry| entry.item.writer == event.writer && entry.item.number == Some(event.post_no));
-        if let Some(index) = numbered {
-            if self.entries[index].item.draft.is(event) {
-                self.resolve(index, outcome, effects);
-            }
-            // Otherwise somebody else's bytes have the number, and the server will say so.
-            return;
-        }
-        if event.post_no <= self.last_numbers.get(&event.writer).copied().unwrap_or_default() {
-            return;
-        }
-        // This device posted it, but this store never gave the number: what the store is a copy of went on without it,
-        // under the writer it had then or another.
-        let lost_future =
-            self.entries.iter().position(|entry| !entry.fresh && entry.seen.is_none() && entry.item.draft.is(event));
-        if let Some(index) = lost_future {
-            if self.entries[index].item.number.is_none() {
-                self.resolve(index, outcome, effects);
-            } else {
-                // Its own number decides; only if that turns out to be somebody else's was it this one.
-                self.entries[index].seen = Some(outcome);
-            }
-        }
-        if event.writer == self.writer {
-            self.doubt(effects);
-        }
-    }
-
-    /// The cursor is here now: settles what waited for the log to be seen.
-    pub fn caught_up(&mut self, cursor: Seq, effects: &mut Effects) {
-        self.passed(cursor, effects);
-        let Some(stream) = &mut self.stream else { return };
-        let Some((last, head)) = stream.opened else { return };
-        if cursor < head {
-            return;
-        }
-        stream.seen_all = true;
-        let writer = stream.writer;
-        for entry in self.entries.iter_mut().filter(|entry| entry.item.writer == writer && writer != self.writer) {
-            // The number was never used, and yet the post is there: another future posted it under another.
-            entry.disputed |= entry.seen.is_some() && entry.item.number.is_some_and(|number| number > last);
-        }
-        self.settle(effects);
-    }
-
-    /// Moves what waited for the log to be seen to the current writer, or ends it.
-    pub(super) fn settle(&mut self, effects: &mut Effects) {
-        if !self.entries.iter().any(|entry| self.is_unsettled(entry)) {
-            return;
-        }
-        let (mut stay, mut move_on) = (Vec::new(), Vec::new());
-        for entry in std::mem::take(&mut self.entries) {
-            if self.is_unsettled(&entry) { move_on.push(entry) } else { stay.push(entry) }
-        }
-        // Numbered posts of the old writer go first: they are older than anything the new writer sends.
-        let (old, new): (Vec<Entry>, Vec<Entry>) = stay.into_iter().partition(|entry| entry.item.writer != self.writer);
-        self.entries.extend(old);
-        for mut entry in move_on {
-            let ended = entry.seen.or(entry.item.void.map(Outcome::Refused));
-            if let Some(outcome) = ended {
-                effects.changes.push(Change::Remove(entry.item.local));
-                if !entry.reported {
-                    effects.resolved.push((entry.item.local, outcome));
-                }
-                continue;
-            }
-            entry.item.writer = self.writer;
-            entry.item.number = None;
-            entry.disputed = false;
-            effects.changes.push(Change::Put(entry.item.clone()));
-            self.entries.push_back(entry);
-        }
-        self.entries.extend(new);
-    }
-
-    /// Whether a post waits for the log before it can go to the current writer.
-    fn is_unsettled(&self, entry: &Entry) -> bool {
-        entry.item.writer != self.writer && (entry.disputed || entry.item.number.is_none())
-    }
-
     /// The server takes no posts here any more, for this reason, and everything it took has been seen. Numbers that were
     /// given are still used up should it ever take posts again.
     pub fn refuse_all(&mut self, code: ErrorCode, effects: &mut Effects) {
@@ -205,14 +133,6 @@ impl Outbox {
                 }
             }
             index += 1;
-        }
-    }
-
-    /// Somebody else uses the writer of the stream.
-    fn doubt(&mut self, effects: &mut Effects) {
-        if self.stream.as_ref().is_none_or(|stream| stream.writer == self.writer) {
-            self.verified = false;
-            effects.needs_writer = true;
         }
     }
 
@@ -265,7 +185,7 @@ impl Outbox {
         self.keep(Kept { item, outcome: Outcome::Refused(code) }, effects);
     }
 
-    fn resolve(&mut self, index: usize, outcome: Outcome, effects: &mut Effects) {
+    pub(super) fn resolve(&mut self, index: usize, outcome: Outcome, effects: &mut Effects) {
         let Some(entry) = self.entries.remove(index) else { return };
         let local = entry.item.local;
         match outcome {

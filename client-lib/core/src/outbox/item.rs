@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use rove_protocol::extension::Extensions;
-use rove_protocol::ids::{AccountId, MessageId, PostNo, Seq, WriterId};
+use rove_protocol::ids::{AccountId, MessageId, PostNo, PostTag, Seq, WriterId};
 use rove_protocol::message::{AccountRef, Event, Post};
 use rove_protocol::registry::{ContentType, ErrorCode, EventKind};
 use rove_protocol::wire::List;
@@ -39,7 +39,7 @@ impl Draft {
         }
     }
 
-    /// Whether `event` is this post in the log.
+    /// Whether `event` says the same.
     pub fn is(&self, event: &Event) -> bool {
         self.kind == event.kind
             && self.refers_to == event.refers_to
@@ -59,6 +59,9 @@ impl Draft {
 pub struct Item {
     /// Its name in the store; rises.
     pub local: LocalId,
+    /// Its name in the log, the same for ever: random, made by the shell when it was queued. None: it was queued before
+    /// there were tags, and its number is bound to bytes without one.
+    pub tag: Option<PostTag>,
     /// Whose number it has or will have.
     pub writer: WriterId,
     /// Its number, from its first sending on.
@@ -74,18 +77,6 @@ pub struct Item {
 impl Item {
     /// What goes on the wire under `number`.
     pub(super) fn post(&self, number: PostNo) -> Post {
-        if self.void.is_some() {
-            return Post {
-                post_no: number,
-                kind: EventKind::Void,
-                refers_to: Seq(0),
-                content_type: ContentType::None,
-                crypto_epoch: 0,
-                mentions: List::default(),
-                body: Bytes::new(),
-                extensions: Extensions::default(),
-            };
-        }
         Post {
             post_no: number,
             kind: self.draft.kind,
@@ -94,8 +85,35 @@ impl Item {
             crypto_epoch: self.draft.crypto_epoch,
             mentions: self.draft.mentions(),
             body: self.draft.body.clone(),
-            extensions: Extensions::default(),
+            extensions: Extensions::with_tag(self.tag),
         }
+    }
+
+    /// What uses up `number` instead.
+    pub(super) fn void(&self, number: PostNo) -> Post {
+        Post {
+            post_no: number,
+            kind: EventKind::Void,
+            refers_to: Seq(0),
+            content_type: ContentType::None,
+            crypto_epoch: 0,
+            mentions: List::default(),
+            body: Bytes::new(),
+            extensions: Extensions::with_tag(self.tag),
+        }
+    }
+
+    /// Whether `event` is this post in the log, under whatever writer and number.
+    pub(super) fn is(&self, event: &Event) -> bool {
+        match self.tag {
+            Some(tag) => event.extensions.tag() == Some(tag),
+            None => self.has_number_of(event) && self.draft.is(event),
+        }
+    }
+
+    /// Whether `event` has the number that was given to this post.
+    pub(super) fn has_number_of(&self, event: &Event) -> bool {
+        self.writer == event.writer && self.number == Some(event.post_no)
     }
 }
 

@@ -6,28 +6,40 @@
 //!
 //! # When the store may be a copy
 //!
-//! A restored backup would give numbers to new posts that its own lost future has used already. So a post is only
-//! numbered once the server has said, in this run of the program, that it knows of no number of this writer above
-//! those in the store. If it does, or if the store was recognised as a copy when it was opened, a new writer is minted
-//! ([`Outbox::set_writer`]) and the old one's posts are settled first:
+//! A store that was put back from an old copy has queued what its lost future may have posted, under numbers it gave
+//! later or under another writer; and it would give numbers to new posts that the lost future has used. The rules that
+//! make "nothing lost, nothing doubled, in order" exact all the same:
 //!
-//! - numbered ones are sent again under the old writer, once everything up to the head at opening has been seen: their number is bound to their bytes, so the server either
-//!   has them already, or takes them, or answers `PostNoReused`; then somebody else's bytes have the number, and they
-//!   get another from the new writer;
-//! - those without a number may have been posted in the lost future. The log says so: an event of this device with the same content and a number this store never gave was
-//!   this one. The others move to the new writer, in their order.
+//! - Each post has a tag, random, stored with it, and sent with it whatever writer and number it goes out under. An event
+//!   of this account with the tag of a queued post *is* that post ([`Outbox::own_event`]).
+//! - What was in the store when this run of the program began is not sent before everything up to the head of `Opened`
+//!   has been seen ([`Outbox::caught_up`]): what any other future posted has been found by then. Outbox and cursor are of
+//!   one copy, and a post leaves the store with the cursor that passes its event, so its event comes after the cursor.
+//!   Posts queued in this run cannot be in the log; with none from before in front of them, they wait for nothing.
+//! - A number is only given once the server has said, in this run, that it knows of none of this writer above those in the
+//!   store. If it does, or if the store was recognised as a copy when it was opened, a new writer is minted
+//!   ([`Outbox::set_writer`]). Posts without a number are the new writer's at once.
+//! - A post with a number is asked about under that number first, also under a writer that was given up: its number is
+//!   bound to its bytes, tag included, so the answer is that post's or `PostNoReused`. Repeats append nothing, and until
+//!   they are answered nothing is sent that could ([`Outbox::next_to_send`]). If somebody else's bytes have one's number,
+//!   it and all after it, whose numbers are unused, move to the current writer, in their order.
 //!
-//! One stream has one writer, so a conversation's stream is opened for the old writer first
-//! ([`Outbox::open_writer`]), and opened again for the new one when the old one's posts are settled.
+//! One stream has one writer, so a conversation's stream is opened for the oldest post's ([`Outbox::open_writer`]), and
+//! again for the next one's.
+//!
+//! What these rules cannot see: an event that the server will not send any more (`Unavailable`). Then the answer to the
+//! post's number decides, and a post without a number is posted again: doubled rather than lost. In pull mode the events
+//! come in pages, and the rules are the same. Two stores in use at once (a cloned phone) both post what both have queued.
 
 mod answers;
 mod item;
+mod sending;
+mod settling;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use rove_protocol::ids::{PostNo, Seq, WriterId};
+use rove_protocol::ids::{PostNo, PostTag, Seq, WriterId};
 use rove_protocol::limits;
-use rove_protocol::message::Post;
 use rove_protocol::registry::ErrorCode;
 
 use crate::timeline::{Delivery, LocalId};
@@ -49,7 +61,7 @@ pub struct OutboxFull {
 pub enum CancelResult {
     /// It was not sent and never will be; or it was refused and is forgotten.
     Done,
-    /// It was sent and not answered: its outcome will say.
+    /// It was sent and not answered, or may have been before the store was put back: its outcome will say.
     Requested,
     /// It is not in the outbox.
     Unknown,
@@ -59,16 +71,29 @@ pub enum CancelResult {
 #[derive(Debug, Clone)]
 struct Entry {
     item: Item,
-    /// Queued in this run, so it cannot be in the log already.
-    fresh: bool,
+    /// In the store when this run began, and another future of that store may have posted it for all that is known yet.
+    unchecked: bool,
     /// Its number is on disk: it may be sent.
     stored: bool,
-    /// Somebody else's bytes have its number; it waits until the log has been seen.
+    /// Its number is of no use: somebody else's bytes have it, or it can never follow on the one before.
     disputed: bool,
+    /// It is void, but its number is used up, perhaps by itself: it is asked about as it was.
+    as_it_was: bool,
     /// It was reported as refused already and only uses up its number.
     reported: bool,
-    /// An event says the same under a number this store never gave: what became of it if its own number is disputed.
-    seen: Option<Outcome>,
+}
+
+impl Entry {
+    fn new(item: Item) -> Self {
+        Self { item, unchecked: false, stored: false, disputed: false, as_it_was: false, reported: false }
+    }
+
+    /// Forgets its number: it is the next of `writer`'s to be numbered.
+    fn unbind(&mut self, writer: WriterId) {
+        self.item.writer = writer;
+        self.item.number = None;
+        (self.unchecked, self.stored, self.disputed, self.as_it_was) = (false, false, false, false);
+    }
 }
 
 /// A post that was answered and is still shown.
@@ -139,10 +164,13 @@ impl Outbox {
     }
 
     /// Puts back what the store held: a row, in the order of their local ids.
-    pub fn restore_item(&mut self, item: Item, refused: Option<ErrorCode>) {
+    pub fn restore_item(&mut self, mut item: Item, refused: Option<ErrorCode>) {
         if let Some(code) = refused {
             self.kept.insert(item.local, Kept { item, outcome: Outcome::Refused(code) });
             return;
+        }
+        if item.number.is_none() {
+            item.writer = self.writer;
         }
         // Reported as refused, and its number is still to be used up.
         let refused = item.void.filter(|code| *code != ErrorCode::Cancelled);
@@ -150,7 +178,7 @@ impl Outbox {
             self.kept.insert(item.local, Kept { item: item.clone(), outcome: Outcome::Refused(code) });
         }
         let reported = refused.is_some();
-        self.entries.push_back(Entry { item, fresh: false, stored: true, disputed: false, reported, seen: None });
+        self.entries.push_back(Entry { unchecked: true, stored: true, reported, ..Entry::new(item) });
     }
 
     /// Puts back what the store held: the last number of a writer here.
@@ -158,7 +186,7 @@ impl Outbox {
         self.last_numbers.insert(writer, last);
     }
 
-    /// A new writer was minted for the whole store: the old one is settled from here on.
+    /// A new writer was minted for the whole store: the old one's numbers are only asked about from here on.
     pub fn set_writer(&mut self, writer: WriterId, effects: &mut Effects) {
         if writer == self.writer {
             return;
@@ -166,15 +194,17 @@ impl Outbox {
         self.writer = writer;
         self.verified = false;
         for entry in &mut self.entries {
-            if entry.fresh && entry.item.number.is_none() {
-                entry.item.writer = writer;
+            // A number that is not known to be on disk was never sent.
+            let unsent = entry.item.number.is_some() && !entry.stored;
+            if unsent {
+                entry.unbind(writer);
                 effects.changes.push(Change::Put(entry.item.clone()));
+            } else if entry.item.number.is_none() {
+                entry.item.writer = writer;
             }
         }
         // Nothing more may come that would have this looked at again.
-        if self.stream.as_ref().is_some_and(|stream| stream.seen_all) {
-            self.settle(effects);
-        }
+        self.settle(effects);
     }
 
     /// The writer of new posts.
@@ -182,13 +212,14 @@ impl Outbox {
         self.writer
     }
 
-    /// Queues a post. It may be numbered at once if it is going to be sent at once, so that one commit does both.
+    /// Queues a post under a name in the store and a tag that no other post has or had. It may be numbered at once if it is
+    /// going to be sent at once, so that one commit does both.
     ///
     /// # Errors
     /// [`OutboxFull`]; nothing was queued.
     pub fn enqueue(
         &mut self,
-        local: LocalId,
+        (local, tag): (LocalId, PostTag),
         draft: Draft,
         now_ms: u64,
         effects: &mut Effects,
@@ -196,15 +227,9 @@ impl Outbox {
         if self.entries.len() >= self.limit {
             return Err(OutboxFull { limit: self.limit });
         }
-        let item = Item { local, writer: self.writer, number: None, draft, created_ms: now_ms, void: None };
-        self.entries.push_back(Entry {
-            item,
-            fresh: true,
-            stored: false,
-            disputed: false,
-            reported: false,
-            seen: None,
-        });
+        let (tag, writer) = (Some(tag), self.writer);
+        let item = Item { local, tag, writer, number: None, draft, created_ms: now_ms, void: None };
+        self.entries.push_back(Entry::new(item));
         self.number(effects);
         // Numbering stores it; otherwise it waits without a number.
         if let Some(entry) = self.entries.back().filter(|entry| entry.item.number.is_none()) {
@@ -223,7 +248,7 @@ impl Outbox {
         let Some(index) = self.entries.iter().position(|entry| entry.item.local == local) else {
             return CancelResult::Unknown;
         };
-        if self.entries[index].item.number.is_none() {
+        if self.entries[index].item.number.is_none() && !self.entries[index].unchecked {
             self.entries.remove(index);
             effects.changes.push(Change::Remove(local));
             effects.resolved.push((local, Outcome::Refused(ErrorCode::Cancelled)));
@@ -237,107 +262,6 @@ impl Outbox {
         CancelResult::Requested
     }
 
-    /// The writer to open the stream with: that of the oldest unanswered post.
-    pub fn open_writer(&self) -> WriterId {
-        self.entries.front().map_or(self.writer, |entry| entry.item.writer)
-    }
-
-    /// `Open` is being sent, for [`Outbox::open_writer`]. `window` is the server's limit of unanswered posts.
-    pub fn stream_opening(&mut self, window: usize) {
-        self.window = window.clamp(1, limits::UNANSWERED_POSTS);
-        self.stream = Some(Stream {
-            writer: self.open_writer(),
-            opened: None,
-            seen_all: false,
-            next: PostNo(0),
-            in_flight: 0,
-            rewinding: false,
-            retry_at_ms: 0,
-            refusals: 0,
-        });
-    }
-
-    /// The stream is gone: what was sent and not answered is sent again on the next one.
-    pub fn stream_lost(&mut self) {
-        self.stream = None;
-    }
-
-    /// Whether the stream is to be closed and opened again for another writer.
-    pub fn wants_reopen(&self) -> bool {
-        self.stream.as_ref().is_some_and(|stream| stream.in_flight == 0 && stream.writer != self.open_writer())
-    }
-
-    /// Numbers as many posts as may be in flight. They may be sent when the changes are durable and
-    /// [`Outbox::stored`] has been called.
-    pub fn number(&mut self, effects: &mut Effects) {
-        let Some(stream) = &self.stream else { return };
-        if !self.verified || stream.writer != self.writer {
-            return;
-        }
-        let mut last = self.last_numbers.get(&self.writer).copied().unwrap_or_default();
-        for entry in self.entries.iter_mut().take(self.window) {
-            if entry.item.writer != self.writer || entry.disputed {
-                break;
-            }
-            if entry.item.number.is_none() {
-                last = last.next();
-                entry.item.number = Some(last);
-                entry.stored = false;
-                effects.changes.push(Change::Put(entry.item.clone()));
-            }
-        }
-        self.last_numbers.insert(self.writer, last);
-    }
-
-    /// The last number given, to be remembered before the changes are stored and handed to [`Outbox::stored`] after.
-    pub fn numbered(&self) -> (WriterId, PostNo) {
-        (self.writer, self.last_numbers.get(&self.writer).copied().unwrap_or_default())
-    }
-
-    /// Whether a number was given that nobody has said is durable: whoever gave it was cut off before it could.
-    pub fn awaits_storing(&self) -> bool {
-        let writer = self.writer;
-        self.entries
-            .iter()
-            .take(self.window)
-            .any(|entry| entry.item.writer == writer && entry.item.number.is_some() && !entry.stored)
-    }
-
-    /// Numbers up to this one are durable.
-    pub fn stored(&mut self, (writer, last): (WriterId, PostNo)) {
-        for entry in self.entries.iter_mut().take(self.window) {
-            if entry.item.writer == writer && entry.item.number.is_some_and(|number| number <= last) {
-                entry.stored = true;
-            }
-        }
-    }
-
-    /// The next post to send, if one may be sent now. It counts as sent.
-    pub fn next_to_send(&mut self, now_ms: u64) -> Option<Post> {
-        let stream = self.stream.as_mut()?;
-        if stream.rewinding || now_ms < stream.retry_at_ms || stream.in_flight >= self.window {
-            return None;
-        }
-        if stream.writer != self.writer && !stream.seen_all {
-            return None;
-        }
-        let entry = self
-            .entries
-            .iter()
-            .take_while(|entry| entry.item.writer == stream.writer && (entry.stored || entry.disputed))
-            .find(|entry| !entry.disputed && entry.item.number.is_some_and(|number| number >= stream.next))?;
-        let number = entry.item.number?;
-        stream.next = number.next();
-        stream.in_flight += 1;
-        Some(entry.item.post(number))
-    }
-
-    /// When [`Outbox::next_to_send`] is to be asked again although nothing has happened, in milliseconds.
-    pub fn retry_at_ms(&self, now_ms: u64) -> Option<u64> {
-        let stream = self.stream.as_ref()?;
-        (!stream.rewinding && stream.retry_at_ms > now_ms && !self.entries.is_empty()).then_some(stream.retry_at_ms)
-    }
-
     /// How many posts are queued, and nobody has been told how they ended.
     pub fn queued(&self) -> usize {
         self.entries.iter().filter(|entry| !entry.reported).count()
@@ -346,6 +270,12 @@ impl Outbox {
     /// Whether every post is answered and every number used up.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Whether it holds a post that another future of this store may have posted, so that the log must be read on from where
+    /// it was left.
+    pub fn is_unchecked(&self) -> bool {
+        self.entries.iter().any(|entry| entry.unchecked)
     }
 
     /// How many posts are sent and unanswered on the current stream.
