@@ -1,34 +1,27 @@
 //! The client.
 
+mod list;
+mod requests;
+
 use std::fmt;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method as HttpMethod;
-use rove_client_core::timeline::{self, Source};
 use rove_protocol::ids::{AccountId, ConversationId, DeviceId};
 use rove_protocol::limits;
-use rove_protocol::message::{
-    AccountRef, Accounts, ChangeMembers, ConversationInfo, CreateDirect, CreateGroup, FindAccounts, GetAccounts,
-    GetConversation, HandleRef, MemberChange,
-};
-use rove_protocol::registry::{ErrorCode, Method, Role};
-use rove_protocol::wire::List;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Call, Credentials, Devices};
-use crate::inner::{Inner, mint, random_bytes};
-use crate::model::Conv;
+use crate::inner::{Inner, mint};
 use crate::net::Network;
 use crate::store::{AccountRow, Change, Loaded, Store};
-use crate::types::{
-    AccountInfo, ClientStats, ConnectionState, ConversationDetails, ConversationSummary, DeviceInfo, PresenceMap,
-    Version,
-};
+use crate::types::{ClientStats, ConnectionState, DeviceInfo, PresenceMap};
 use crate::{Conversation, Error, Options, ServerAddress, SharedEndpoint, StoreLocation, net, supervisor};
+pub use list::Conversations;
 
 /// How long closing waits for the network: the server hears a goodbye in one round trip, or its lease runs out.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -82,84 +75,6 @@ pub(crate) struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.stop.cancel();
-    }
-}
-
-/// The list of conversations, as it changes.
-#[derive(Clone)]
-pub struct Conversations {
-    client: Client,
-    version: watch::Receiver<Version>,
-}
-
-impl fmt::Debug for Conversations {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Conversations").field("version", &*self.version.borrow()).finish_non_exhaustive()
-    }
-}
-
-impl Conversations {
-    /// The list now, the conversation with the newest event first.
-    pub fn list(&self) -> Vec<ConversationSummary> {
-        let state = self.client.inner.state.lock();
-        let me = state.account.account;
-        let mut list: Vec<_> = state.conversations.values().collect();
-        list.sort_by_key(|conv| std::cmp::Reverse((conv.row.last_message_id, conv.row.id)));
-        let peer = |account: AccountId| {
-            let nameless = || AccountInfo { account, handle: String::new(), name: String::new() };
-            (account.0 > 0).then(|| state.names.get(&account).cloned().unwrap_or_else(nameless))
-        };
-        list.into_iter().map(|conv| summary(conv, me, peer(conv.row.peer))).collect()
-    }
-
-    /// Waits until the list may have changed since this was last called (or made).
-    ///
-    /// # Errors
-    /// [`Error::Closed`] once the client is closed.
-    pub async fn changed(&mut self) -> Result<(), Error> {
-        let mut connection = self.client.inner.connection.subscribe();
-        let closed = async {
-            match connection.wait_for(|state| matches!(state, ConnectionState::Closed { .. })).await.as_deref() {
-                Ok(ConnectionState::Closed { code }) => *code,
-                _ => ErrorCode::None,
-            }
-        };
-        tokio::select! {
-            biased;
-            changed = self.version.changed() => changed.map_err(|_| Error::Closed(ErrorCode::None)),
-            code = closed => Err(Error::Closed(code)),
-        }
-    }
-}
-
-fn summary(conv: &Conv, me: AccountId, peer: Option<AccountInfo>) -> ConversationSummary {
-    let row = &conv.row;
-    let last = conv.last.as_ref().and_then(|event| {
-        let events = std::slice::from_ref(event);
-        timeline::fold(&Source { me, events, references: &[], unavailable: &[], pending: &[] }).pop()
-    });
-    ConversationSummary {
-        id: row.id,
-        kind: row.kind,
-        role: row.role,
-        title: row.title.clone(),
-        peer,
-        head: row.held.head,
-        read: row.read,
-        unread: row.held.head.0.saturating_sub(row.read.0),
-        last,
-        queued: conv.outbox.queued(),
-    }
-}
-
-fn details(info: ConversationInfo) -> ConversationDetails {
-    ConversationDetails {
-        id: info.conversation,
-        kind: info.kind,
-        title: info.title,
-        head: info.head,
-        member_count: info.member_count,
-        members: info.members.iter().map(|member| (member.account, member.role)).collect(),
     }
 }
 
@@ -328,135 +243,6 @@ impl Client {
         Ok(Conversations { client: self.clone(), version: self.inner.list.subscribe() })
     }
 
-    /// Makes (or finds) the direct conversation with the account of that handle.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if there is no such account, and those of a request.
-    pub async fn create_direct(&self, handle: &str) -> Result<ConversationId, Error> {
-        let found = self.find_accounts(&[handle]).await?;
-        let peer = found.first().ok_or_else(|| Error::NotFound(format!("account {handle}")))?;
-        self.create_direct_with(peer.account).await
-    }
-
-    /// Makes (or finds) the direct conversation with an account.
-    ///
-    /// # Errors
-    /// [`Error::Server`] with `NotFound`, and those of a request.
-    pub async fn create_direct_with(&self, account: AccountId) -> Result<ConversationId, Error> {
-        let info: ConversationInfo = self.inner.request(Method::CreateDirect, &CreateDirect { peer: account }).await?;
-        self.described(info, Some(account)).await.map(|details| details.id)
-    }
-
-    /// Makes a group. This account becomes its owner. At most 500 members at once; more with
-    /// [`Client::change_members`].
-    ///
-    /// # Errors
-    /// [`Error::TooLong`] for the title, [`Error::InvalidArgument`] for too many members, and those of a request.
-    pub async fn create_group(&self, title: &str, members: &[AccountId]) -> Result<ConversationId, Error> {
-        if title.len() > limits::TITLE {
-            return Err(Error::TooLong { what: "the title", limit: limits::TITLE });
-        }
-        let members: Vec<_> = members.iter().map(|account| (*account, Role::Member)).collect();
-        let create = CreateGroup { nonce: random_bytes(), title: title.to_owned(), members: member_changes(&members)? };
-        let info: ConversationInfo = self.inner.request(Method::CreateGroup, &create).await?;
-        self.described(info, None).await.map(|details| details.id)
-    }
-
-    /// Adds members to a group, changes their roles, removes them ([`Role::None`]). At most 500 at once.
-    ///
-    /// # Errors
-    /// [`Error::Server`] with `Forbidden`, [`Error::InvalidArgument`] for too many, and those of a request.
-    pub async fn change_members(&self, id: ConversationId, changes: &[(AccountId, Role)]) -> Result<(), Error> {
-        let change = ChangeMembers { conversation: id, changes: member_changes(changes)? };
-        let info: ConversationInfo = self.inner.request(Method::ChangeMembers, &change).await?;
-        self.described(info, None).await.map(|_| ())
-    }
-
-    /// Describes a conversation and lists its members after `after`, ascending by account.
-    ///
-    /// # Errors
-    /// [`Error::Server`] with `NotFound`, and those of a request.
-    pub async fn details(&self, id: ConversationId, after: AccountId) -> Result<ConversationDetails, Error> {
-        let get = GetConversation { conversation: id, after };
-        let info: ConversationInfo = self.inner.request(Method::GetConversation, &get).await?;
-        self.described(info, None).await
-    }
-
-    async fn described(&self, info: ConversationInfo, peer: Option<AccountId>) -> Result<ConversationDetails, Error> {
-        {
-            let mut state = self.inner.state.lock();
-            state.described(&info, peer);
-            if let Some(peer) = peer
-                && !state.names.contains_key(&peer)
-            {
-                state.nameless.insert(peer);
-                self.inner.ask.notify_one();
-            }
-        }
-        self.inner.flush().await?;
-        self.inner.updated(info.conversation);
-        Ok(details(info))
-    }
-
-    /// Finds accounts by handle; those there are not are missing from the answer.
-    ///
-    /// # Errors
-    /// Those of a request: [`Error::Timeout`], [`Error::Closed`], [`Error::Server`].
-    pub async fn find_accounts(&self, handles: &[&str]) -> Result<Vec<AccountInfo>, Error> {
-        let mut found = Vec::new();
-        for chunk in handles.chunks(limits::ACCOUNTS_PER_REQUEST) {
-            let handles: List<HandleRef> =
-                chunk.iter().map(|handle| HandleRef { handle: (*handle).to_owned() }).collect();
-            found.extend(
-                self.accounts(self.inner.request(Method::FindAccounts, &FindAccounts { handles }).await?).await?,
-            );
-        }
-        Ok(found)
-    }
-
-    async fn accounts(&self, accounts: Accounts) -> Result<Vec<AccountInfo>, Error> {
-        let infos: Vec<AccountInfo> = accounts
-            .accounts
-            .into_vec()
-            .into_iter()
-            .map(|info| AccountInfo { account: info.account, handle: info.handle, name: info.name })
-            .collect();
-        {
-            let mut state = self.inner.state.lock();
-            for info in &infos {
-                state.named(info.clone());
-            }
-        }
-        self.inner.flush().await?;
-        Ok(infos)
-    }
-
-    /// Who an account is, from the store if it is known there.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`], and those of a request.
-    pub async fn account_info(&self, account: AccountId) -> Result<AccountInfo, Error> {
-        if let Some(info) = self.inner.state.lock().names.get(&account) {
-            return Ok(info.clone());
-        }
-        let accounts: List<AccountRef> = [AccountRef { account }].into_iter().collect();
-        let answer = self.inner.request(Method::GetAccounts, &GetAccounts { accounts }).await?;
-        let found = self.accounts(answer).await?;
-        found
-            .into_iter()
-            .find(|info| info.account == account)
-            .ok_or_else(|| Error::NotFound(format!("account {account}")))
-    }
-
-    /// What to call an account: its name, or its handle.
-    ///
-    /// # Errors
-    /// As [`Client::account_info`].
-    pub async fn name_of(&self, account: AccountId) -> Result<String, Error> {
-        let info = self.account_info(account).await?;
-        Ok(if info.name.is_empty() { info.handle } else { info.name })
-    }
-
     /// Opens a conversation and keeps it in step while a handle to it lives. A known one opens offline.
     ///
     /// # Errors
@@ -601,11 +387,4 @@ impl Client {
         // A goodbye that is not heard is a lease that runs out.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.inner.network.wait_idle()).await;
     }
-}
-
-fn member_changes(changes: &[(AccountId, Role)]) -> Result<List<MemberChange>, Error> {
-    if changes.len() > limits::MEMBERS_PER_REQUEST {
-        return Err(Error::InvalidArgument(format!("at most {} members at once", limits::MEMBERS_PER_REQUEST)));
-    }
-    Ok(changes.iter().map(|(account, role)| MemberChange { account: *account, role: *role }).collect())
 }
