@@ -217,3 +217,23 @@ fn refused(status: StatusCode, answer: &[u8]) -> Error {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rove_7_1_1_members_of_an_answer_that_are_not_known_are_passed_over() {
+        let newer = br#"{"account":1,"device":2,"device_secret":"s","access_token":"a","access_expires_in_s":900,
+            "refresh_token":"r","passkey":{"of":["tomorrow"]}}"#;
+        let signed_in: SignedInJson = parse(newer).unwrap();
+        assert_eq!((signed_in.account, signed_in.device, signed_in.access_token.as_str()), (1, 2, "a"));
+        let newer = br#"{"access_token":"a","refresh_token":"r","family":7}"#;
+        assert_eq!(parse::<Tokens>(newer).unwrap().refresh_token, "r");
+        let newer = br#"{"devices":[{"device":2,"name":"phone","current":true,"battery":0.4}],"total":1}"#;
+        assert_eq!(parse::<Devices>(newer).unwrap().devices[0].device, 2);
+        let newer = br#"{"error":{"code":"NameTaken","number":36,"message":"taken","retry_after_ms":0,"docs":null}}"#;
+        let error = refused(StatusCode::CONFLICT, newer);
+        assert!(matches!(error, Error::Server { code: ErrorCode::NameTaken, .. }), "{error}");
+    }
+}

@@ -333,15 +333,23 @@ impl Client {
 
     /// A call with the access token, with a new one if the old one is not taken any more.
     async fn authorised(&self, method: HttpMethod, path: &str) -> Result<Vec<u8>, Error> {
-        let (access, refresh) = {
-            let state = self.inner.state.lock();
-            (state.account.access_token.clone(), state.account.refresh_token.clone())
-        };
+        let access = self.inner.state.lock().account.access_token.clone();
         let (network, server) = (&self.inner.network, &self.inner.server);
         let call = |bearer| Call { method: method.clone(), path, bearer: Some(bearer), body: None };
         match api::call(network, server, &call(&access)).await {
             Err(error) if supervisor::is_signed_out(&error) => {}
             result => return result,
+        }
+        // One exchange at a time: of two with the same token, the loser would keep tokens that are used up.
+        let exchanging = self.inner.exchanging.lock().await;
+        let (current, refresh) = {
+            let state = self.inner.state.lock();
+            (state.account.access_token.clone(), state.account.refresh_token.clone())
+        };
+        if current != access {
+            // Somebody else was faster.
+            drop(exchanging);
+            return api::call(network, server, &call(&current)).await;
         }
         let tokens = api::refresh(network, server, &refresh).await?;
         {
@@ -352,6 +360,7 @@ impl Client {
             state.change(Change::Account(account));
         }
         self.inner.flush().await?;
+        drop(exchanging);
         api::call(network, server, &call(&tokens.access_token)).await
     }
 

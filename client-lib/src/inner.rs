@@ -29,6 +29,8 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     /// One writer at a time; those who wait find their changes written by the one before.
     flushing: Arc<tokio::sync::Mutex<()>>,
+    /// Held while a refresh token is exchanged.
+    pub(crate) exchanging: tokio::sync::Mutex<()>,
     pub(crate) network: Network,
     pub(crate) server: ServerAddress,
     pub(crate) options: Options,
@@ -97,6 +99,7 @@ impl Inner {
             state: Mutex::new(state),
             store,
             flushing: Arc::default(),
+            exchanging: tokio::sync::Mutex::default(),
             network,
             server,
             options,

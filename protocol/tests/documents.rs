@@ -128,10 +128,13 @@ fn the_headings_name_the_numbers_of_frames_and_methods() {
     }
 }
 
+/// The documents with requirements, in their order.
+const DOCUMENTS: [&str; 6] = ["framing.md", "streams.md", "messages.md", "errors.md", "conversations.md", "http.md"];
+
 /// The ids of requirements, in the order of the documents.
 fn requirements() -> Vec<String> {
     let mut found = Vec::new();
-    for name in ["framing.md", "streams.md", "messages.md", "errors.md", "conversations.md"] {
+    for name in DOCUMENTS {
         for line in document(name).lines() {
             let Some(rest) = line.trim_start().strip_prefix("- **ROVE-") else { continue };
             found.push(format!("ROVE-{}", rest.split("**").next().unwrap()));
@@ -168,7 +171,7 @@ fn every_requirement_has_an_id_of_its_own_and_its_number_continues_its_section()
 
 #[test]
 fn every_requirement_is_a_must() {
-    for name in ["framing.md", "streams.md", "messages.md", "errors.md", "conversations.md"] {
+    for name in DOCUMENTS {
         let text = document(name);
         for requirement in text.split("- **ROVE-").skip(1) {
             let sentence = requirement.split("\n\n").next().unwrap();

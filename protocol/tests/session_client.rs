@@ -295,3 +295,29 @@ fn rove_3_5_1_a_client_keeps_to_the_fetches_that_may_be_unanswered() {
     stream.on_frame(page(0, 0).into()).unwrap();
     assert_eq!(stream.sent(&fetch(1)), Ok(()));
 }
+
+#[test]
+fn rove_3_7_2_until_welcome_a_client_keeps_to_what_every_server_allows() {
+    // Streams of the first flight have no other limits than these.
+    let mut conversation = Conversation::new(Seq(0));
+    for number in 1..=limits::UNANSWERED_POSTS as u64 {
+        conversation.posted(PostNo(number)).unwrap();
+    }
+    let one_more = PostNo(limits::UNANSWERED_POSTS as u64 + 1);
+    assert!(matches!(conversation.posted(one_more), Err(Misuse::TooMany { .. })));
+    let mut stream = asked(&[1; limits::FETCHES_IN_FLIGHT]);
+    assert!(matches!(stream.sent(&fetch(1)), Err(Misuse::TooMany { .. })));
+    assert!(!Control::new().is_open(), "and there are no requests at all");
+
+    // A server that allows more is believed once it has said so.
+    let generous = Limits { unanswered_posts: 1_000, requests: 1_000, ..Limits::default() };
+    let mut conversation = Conversation::with_limits(Seq(0), &generous);
+    for number in 1..=1_000 {
+        conversation.posted(PostNo(number)).unwrap();
+    }
+    let mut control = Control::new();
+    control.on_frame(Welcome { limits: generous, ..welcome() }.into()).unwrap();
+    for id in 1..=1_000 {
+        control.sent(RequestId(id)).unwrap();
+    }
+}

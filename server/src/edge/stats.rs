@@ -61,8 +61,10 @@ impl EdgeStats {
         counter.fetch_add(by, Ordering::Relaxed);
     }
 
-    /// Counts a session that ended, by the code it ended with.
+    /// Counts a session that ended, by the code it ended with. A client chooses its code: those nobody knows count as one,
+    /// so that there are never more of them than the registry has.
     pub(crate) fn closed(&self, code: ErrorCode) {
+        let code = if code.name().is_some() { code } else { ErrorCode::Internal };
         *self.closes.lock().entry(code).or_default() += 1;
     }
 

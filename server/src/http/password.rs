@@ -139,6 +139,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn rove_7_2_1_a_password_of_nobody_is_hashed_like_one_of_somebody() {
+        let stored = hash(b"correct horse").unwrap();
+        // Where there is no hashing, neither is answered; where there is, both use the same parameters.
+        let none = Passwords::new(HashLimits { concurrent: 0, queued: 0 }).unwrap();
+        for stored in [Some(stored.clone()), None] {
+            let refused = none.verify("correct horse".to_owned(), stored).await.unwrap_err();
+            assert_eq!(refused.code(), ErrorCode::Busy);
+        }
+        let parameters = |hash: &str| hash.split('$').take(4).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(parameters(&none.0.decoy), parameters(&stored));
+    }
+
+    #[tokio::test]
     async fn beyond_the_queue_one_is_told_to_come_back() {
         let limits = HashLimits { concurrent: 1, queued: 1 };
         let passwords = Passwords::new(limits).unwrap();

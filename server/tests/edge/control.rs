@@ -10,7 +10,7 @@ use rove_protocol::message::{
     Accounts, Body as _, ControlDown, CreateDirect, FindAccounts, GetConversation, HandleRef, Request,
 };
 use rove_protocol::registry::{ALPN, ClientState, ErrorCode, FrameType, Method, StreamType};
-use rove_protocol::transport::SendStream as _;
+use rove_protocol::transport::{Connection as _, SendStream as _};
 use rove_quic::{Trust, client_tls};
 use rove_server::edge::EdgeConfig;
 
@@ -152,5 +152,25 @@ async fn too_many_handshakes_have_to_prove_their_address_and_too_many_connection
     assert!(soon("a refusal", refused).await.is_err());
     assert_eq!(count(&world.hub.stats().refused_total), 1);
     drop(session);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rove_5_0_1_a_code_nobody_knows_counts_as_internal() {
+    let world = World::start().await;
+    let alice = world.user("alice").await;
+    for code in [0x7777, 0x7778, u32::MAX] {
+        let session = world.session(&alice).await;
+        session.connection.close(ErrorCode(code), "");
+    }
+    // Who closes is gone when the server has heard of it.
+    let stats = world.hub.stats().clone();
+    soon("the sessions to end", async {
+        while stats.closes().values().sum::<u64>() < 3 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(stats.closes().into_iter().collect::<Vec<_>>(), [(ErrorCode::Internal, 3)]);
     world.stop().await;
 }

@@ -1,12 +1,15 @@
 //! Conversation streams: posts and events, slow readers, and who may see what.
 
+use std::time::Duration;
+
 use rove_protocol::ids::{NodeId, PostNo, Seq};
 use rove_protocol::limits;
-use rove_protocol::message::{Body as _, Closed, ConversationDown, InboxDown, Mark, Open};
+use rove_protocol::message::{Body as _, Closed, ConversationDown, InboxDown, Mark, Message as _, Open};
 use rove_protocol::registry::{ClientState, ErrorCode, EventKind, FrameType, Role, StreamType};
 use rove_protocol::transport::{ReadError, SendStream as _, TransportError};
+use rove_server::edge::EdgeConfig;
 
-use crate::support::{Stream, World, hello, open, post, soon};
+use crate::support::{Stream, World, hello, open, post, soon, tls};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_people_talk() {
@@ -202,5 +205,63 @@ async fn a_stream_too_many_is_stopped_and_the_others_go_on() {
     for stream in &mut open {
         assert_eq!(&stream.event().await.body[..], b"still here");
     }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rove_3_8_1_a_stream_whose_client_does_not_read_is_read_all_the_same() {
+    let world = World::start().await;
+    let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+    let mut a = world.session(&alice).await;
+    let conversation = a.direct(bob.account).await.conversation;
+    let b = world.session(&bob).await;
+    let mut reader = b.open(conversation, 1).await;
+    reader.opened().await;
+    let mut deaf = a.open(conversation, 1).await;
+    // More than every window and buffer on the way back holds; the answers wait behind it.
+    let text = "x".repeat(16_000);
+    for number in 1..=limits::UNANSWERED_POSTS as u64 {
+        deaf.send(&post(number, &text)).await;
+    }
+    for seq in 2..=limits::UNANSWERED_POSTS as u64 + 1 {
+        assert_eq!(reader.event().await.seq, Seq(seq));
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rove_3_8_1_a_server_with_too_much_to_do_says_busy_and_reads_on() {
+    let drain = Duration::from_millis(300);
+    let world =
+        World::start_node(|node| node.queue_commands = 1, EdgeConfig { drain, ..EdgeConfig::default() }, tls()).await;
+    let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+    let mut a = world.session(&alice).await;
+    let conversation = a.direct(bob.account).await.conversation;
+    let mut stream = a.open(conversation, 1).await;
+    stream.opened().await;
+    let (mut first, mut busy) = (1, 0);
+    // All of them at once, from the first that was not taken on, until it was too much.
+    while busy == 0 {
+        let posts = first..first + limits::UNANSWERED_POSTS as u64;
+        let flight = posts.clone().flat_map(|number| post(number, "now").to_frame()).collect::<Vec<_>>();
+        stream.send.write(flight.into()).await.unwrap();
+        for _ in posts {
+            match stream.answer().await {
+                ConversationDown::Posted(posted) => first = first.max(posted.post_no.0 + 1),
+                ConversationDown::Refused(refused) => {
+                    assert!(!refused.consumed, "{refused:?}");
+                    assert!([ErrorCode::Busy, ErrorCode::Gap].contains(&refused.code), "{refused:?}");
+                    if refused.code == ErrorCode::Busy {
+                        assert!(refused.retry_after_ms > 0, "{refused:?}");
+                        busy += 1;
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // What was refused consumed nothing, and the session goes on.
+    stream.send(&post(first, "later")).await;
+    assert_eq!(stream.posted().await.post_no, PostNo(first));
     world.stop().await;
 }

@@ -6,5 +6,6 @@ mod control;
 mod conversation;
 mod datagrams;
 mod fetch;
+mod first_flight;
 mod inbox;
 mod support;

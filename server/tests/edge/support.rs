@@ -56,10 +56,20 @@ impl World {
     }
 
     pub(crate) async fn start_with(edge_config: EdgeConfig) -> Self {
+        Self::start_node(|_| {}, edge_config, tls()).await
+    }
+
+    /// On a node whose configuration is changed before it starts, with a TLS configuration and the pin of its certificate.
+    pub(crate) async fn start_node(
+        change: impl FnOnce(&mut NodeConfig),
+        edge_config: EdgeConfig,
+        (tls, pin): (rustls::ServerConfig, [u8; 32]),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config = NodeConfig::new(dir.path(), NodeId(1));
         config.partitions = 2;
         config.tick = Duration::from_millis(10);
+        change(&mut config);
         let hub = Hub::new(&HubConfig {
             partitions: config.partitions,
             heartbeat: Duration::from_secs(20),
@@ -68,7 +78,6 @@ impl World {
         let sinks = Sinks { effects: hub.clone(), directory: hub.clone() };
         let (node, runner) = Node::start(config, sinks).unwrap();
         assert!(soon("the node to be ready", node.ready()).await);
-        let (tls, pin) = tls();
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let shutdown = CancellationToken::new();
         let server = server_config(tls).unwrap();
@@ -203,6 +212,16 @@ impl Stream {
                 ConversationDown::Posted(posted) => return posted,
                 ConversationDown::Receipt(_) | ConversationDown::Event(_) => {}
                 other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// The next answer to a post, whatever it is; events and receipts are passed over.
+    pub(crate) async fn answer(&mut self) -> ConversationDown {
+        loop {
+            let answer = self.conversation().await;
+            if matches!(answer, ConversationDown::Posted(_) | ConversationDown::Refused(_)) {
+                return answer;
             }
         }
     }
