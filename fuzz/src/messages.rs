@@ -1,49 +1,19 @@
 //! Decoding what a stream or a datagram carries in one direction.
 
 use bytes::Bytes;
-use rove_protocol::error::DecodeError;
 use rove_protocol::extension::Extensions;
 use rove_protocol::frame::{FrameDecoder, RawFrame};
-use rove_protocol::message::{
-    ControlDown, ControlUp, ConversationDown, ConversationUp, DatagramDown, DatagramUp, FetchDown, FetchUp, InboxDown,
-    InboxUp,
-};
 use rove_protocol::registry::{ErrorCode, FrameType};
 use rove_protocol::wire::Reader;
 
-/// The frame's message encoded again, if it is one.
-fn again(carrier: u8, frame: RawFrame) -> Result<Option<Vec<u8>>, DecodeError> {
-    macro_rules! again {
-        ($type:ident) => {
-            $type::decode(frame).map(|message| {
-                message.map(|message| {
-                    let mut out = Vec::new();
-                    message.put_frame(&mut out);
-                    out
-                })
-            })
-        };
-    }
-    match carrier % 10 {
-        0 => again!(ControlUp),
-        1 => again!(ControlDown),
-        2 => again!(InboxUp),
-        3 => again!(InboxDown),
-        4 => again!(ConversationUp),
-        5 => again!(ConversationDown),
-        6 => again!(FetchUp),
-        7 => again!(FetchDown),
-        8 => again!(DatagramUp),
-        _ => again!(DatagramDown),
-    }
-}
+use crate::carriers::again;
 
 /// A message encodes to the bytes it came from, less the unknown even extensions that were skipped. An error is one of
 /// those a peer can earn by bytes alone.
 pub fn check(data: &[u8]) {
     let [carrier, frame_type, body @ ..] = data else { return };
     let frame_type = FrameType(u32::from(*frame_type));
-    match again(*carrier, RawFrame { frame_type, body: Bytes::copy_from_slice(body) }) {
+    match again(usize::from(*carrier), RawFrame { frame_type, body: Bytes::copy_from_slice(body) }) {
         Ok(None) => assert!(frame_type.name().is_none() && frame_type.0 % 2 == 0),
         Ok(Some(frame)) => {
             let mut decoder = FrameDecoder::new(usize::MAX);

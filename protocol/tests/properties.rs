@@ -7,6 +7,7 @@ mod common;
 use std::fmt::Debug;
 
 use bytes::Bytes;
+use common::carriers::{CARRIERS, again};
 use common::entropy::{Entropy, Make};
 use proptest::prelude::*;
 use rove_protocol::error::DecodeError;
@@ -141,35 +142,6 @@ proptest! {
         }
     }
 }
-
-/// What a stream carries in one direction, decoded and encoded again.
-fn again(carrier: usize, frame: RawFrame) -> Result<Option<Vec<u8>>, DecodeError> {
-    macro_rules! again {
-        ($type:ident) => {
-            $type::decode(frame).map(|message| {
-                message.map(|message| {
-                    let mut out = Vec::new();
-                    message.put_frame(&mut out);
-                    out
-                })
-            })
-        };
-    }
-    match carrier {
-        0 => again!(ControlUp),
-        1 => again!(ControlDown),
-        2 => again!(InboxUp),
-        3 => again!(InboxDown),
-        4 => again!(ConversationUp),
-        5 => again!(ConversationDown),
-        6 => again!(FetchUp),
-        7 => again!(FetchDown),
-        8 => again!(DatagramUp),
-        _ => again!(DatagramDown),
-    }
-}
-
-const CARRIERS: usize = 10;
 
 /// Any type, mostly known ones.
 fn frame_type() -> impl Strategy<Value = FrameType> {
