@@ -9,7 +9,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rove_protocol::registry::ALPN;
-use rove_quic::spki_pin;
+use rove_quic::{SessionStore, accept_early_data, spki_pin};
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -84,15 +84,14 @@ impl Identity {
         &self.chain
     }
 
-    /// For the QUIC port: TLS 1.3, `rove/1` and HTTP/3.
+    /// For the QUIC port: TLS 1.3, `rove/1` and HTTP/3. Clients resume, and send early data, with what is in `sessions`.
     ///
     /// # Errors
     /// [`TlsError::Pair`].
-    pub fn quic(&self) -> Result<ServerConfig, TlsError> {
+    pub fn quic(&self, sessions: Arc<SessionStore>) -> Result<ServerConfig, TlsError> {
         let mut config = self.config(&[&rustls::version::TLS13])?;
         config.alpn_protocols = vec![ALPN.to_vec(), ALPN_H3.to_vec()];
-        // RFC 9001, section 4.6.1: the only value QUIC allows beside 0. What may be done with 0-RTT is D5's.
-        config.max_early_data_size = u32::MAX;
+        accept_early_data(&mut config, sessions);
         Ok(config)
     }
 
@@ -170,9 +169,13 @@ mod tests {
         let (cert, key) = made(dir.path());
         assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
         let identity = Identity::load(&cert, &key).unwrap();
-        assert_eq!(identity.quic().unwrap().alpn_protocols, [b"rove/1".to_vec(), b"h3".to_vec()]);
+        assert_eq!(identity.quic(sessions()).unwrap().alpn_protocols, [b"rove/1".to_vec(), b"h3".to_vec()]);
         assert_eq!(identity.tcp().unwrap().alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
         assert_eq!(URL_SAFE_NO_PAD.decode(identity.pin()).unwrap().len(), 32);
+    }
+
+    fn sessions() -> Arc<SessionStore> {
+        Arc::new(SessionStore::new(1))
     }
 
     #[test]
@@ -195,7 +198,7 @@ mod tests {
         assert!(message.starts_with("tls_key: "), "{message}");
         let other = tempfile::tempdir().unwrap();
         let (_, other_key) = made(other.path());
-        let message = Identity::load(&cert, &other_key).unwrap().quic().unwrap_err().to_string();
+        let message = Identity::load(&cert, &other_key).unwrap().quic(sessions()).unwrap_err().to_string();
         assert!(message.contains("same certificate"), "{message}");
     }
 }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rove_quic::SessionStore;
+use rove_quic::config::TLS_SESSIONS;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -70,13 +72,15 @@ pub(super) enum Announce {
 /// Runs a node until it is told to stop.
 pub(super) fn run(config: &Config, ready_file: Option<&Path>, announce: Announce) -> Result<(), RunError> {
     let identity = Identity::load(&config.tls_cert, &config.tls_key)?;
-    let quic = rove_quic::server_config(identity.quic()?).map_err(|error| RunError::Quic(error.to_string()))?;
+    let sessions = Arc::new(SessionStore::new(TLS_SESSIONS));
+    let quic = identity.quic(sessions.clone())?;
+    let quic = rove_quic::server_config(quic).map_err(|error| RunError::Quic(error.to_string()))?;
     let tcp_tls = Arc::new(identity.tcp()?);
     let (udp, tcp) = bind(config.listen_quic, config.listen_https)?;
     let runtime = Runtime::new().map_err(system("the runtime cannot start"))?;
     let (hub, node, runner) = start_node(config)?;
     let result = runtime.block_on(async {
-        let parts = Parts { hub, node, quic, udp, tcp, tcp_tls, pin: identity.pin() };
+        let parts = Parts { hub, node, quic, sessions, udp, tcp, tcp_tls, pin: identity.pin() };
         let running = Running::start(config, parts)?;
         running.until_stopped(runner, ready_file, announce).await
     });
@@ -105,6 +109,7 @@ struct Parts {
     hub: Arc<Hub>,
     node: Node,
     quic: quinn::ServerConfig,
+    sessions: Arc<SessionStore>,
     udp: UdpSocket,
     tcp: TcpListener,
     tcp_tls: Arc<rustls::ServerConfig>,
@@ -133,7 +138,7 @@ struct Listening {
 
 impl Running {
     fn start(config: &Config, parts: Parts) -> Result<Self, RunError> {
-        let Parts { hub, node, quic, udp, tcp, tcp_tls, pin } = parts;
+        let Parts { hub, node, quic, sessions, udp, tcp, tcp_tls, pin } = parts;
         let (draining, shutdown) = (CancellationToken::new(), CancellationToken::new());
         let quic_address = udp.local_addr().map_err(system("the UDP socket has no address"))?;
         let https_address = tcp.local_addr().map_err(system("the TCP socket has no address"))?;
@@ -159,6 +164,7 @@ impl Running {
             .map_err(|source| RunError::EndpointSecret { path: secret, source })?;
         let edge_config = EdgeConfig {
             secret: Some(secret),
+            sessions: Some(sessions),
             max_connections: config.max_connections,
             max_per_address: config.max_connections_per_address,
             drain: Duration::from_secs(config.drain_s),

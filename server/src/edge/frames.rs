@@ -16,6 +16,8 @@ use rove_protocol::transport::{ReadError, RecvStream as _, TransportError};
 use rove_quic::{RecvStream, SendStream};
 use tokio::time::Instant;
 
+use super::early::Passage;
+
 /// Chunks handed to QUIC at once: one lock of the connection for so many frames.
 const BATCH_CHUNKS: usize = 16;
 /// Bytes after which a batch is full: an answer that comes while it is written waits for at most this much.
@@ -27,11 +29,13 @@ pub(super) struct Incoming {
     decoder: FrameDecoder,
     deadline: FrameDeadline,
     began: Instant,
+    passage: Passage,
 }
 
 impl Incoming {
-    pub(super) fn new(stream: RecvStream, limit: usize) -> Self {
-        Self { stream, decoder: FrameDecoder::new(limit), deadline: FrameDeadline::default(), began: Instant::now() }
+    pub(super) fn new(stream: RecvStream, limit: usize, passage: Passage) -> Self {
+        let (decoder, deadline) = (FrameDecoder::new(limit), FrameDeadline::default());
+        Self { stream, decoder, deadline, began: Instant::now(), passage }
     }
 
     /// Takes frames of up to `limit` bytes from here on.
@@ -51,12 +55,18 @@ impl Incoming {
         }
     }
 
-    /// The next frame, or `None` at the end of the stream. Cancelling it loses nothing.
+    /// The next frame that may be acted on, or `None` at the end of the stream. Cancelling it loses nothing.
     pub(super) async fn next(&mut self) -> Result<Option<RawFrame>, ReadError> {
         loop {
+            if let Some(frame) = self.passage.held().await {
+                return Ok(Some(frame));
+            }
             if let Some(frame) = self.decoder.next_frame()? {
                 self.deadline.read(true, self.decoder.is_mid_frame(), self.now());
-                return Ok(Some(frame));
+                if let Some(frame) = self.passage.pass(frame) {
+                    return Ok(Some(frame));
+                }
+                continue;
             }
             if !self.more().await? {
                 return if self.decoder.is_mid_frame() { Err(DecodeError::Truncated.into()) } else { Ok(None) };

@@ -1,7 +1,8 @@
 //! The edge: what clients connect to.
 //!
 //! One UDP port speaks `rove/1` and `h3`; the ALPN of a connection decides. A connection is first counted
-//! (`admission`), then shaken hands with, then becomes a session (`session`) or is handed to the HTTP router.
+//! (`admission`), then shaken hands with, then becomes a session (`session`) or is handed to the HTTP router. A session may
+//! begin before the handshake is complete (`early`), and then does little until it is.
 //!
 //! ```text
 //! session ── control stream, requests, datagrams: one task
@@ -17,7 +18,9 @@ mod admission;
 mod control;
 mod conversation;
 mod datagrams;
+mod early;
 mod entitlement;
+mod entry;
 mod fetch;
 mod frames;
 mod hub;
@@ -36,6 +39,7 @@ use rove_core::conversation::read;
 use rove_protocol::ids::{AccountId, MessageId, PartitionId};
 use rove_protocol::limits;
 use rove_protocol::registry::{ALPN, ErrorCode};
+use rove_quic::SessionStore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -49,7 +53,8 @@ pub use stats::EdgeStats;
 
 /// The ALPN name of HTTP/3.
 const H3: &[u8] = b"h3";
-/// How long a handshake may take: several retransmissions on a bad path. Who stalls it holds a place until then.
+/// How long each half of a handshake may take: several retransmissions on a bad path. Who stalls it holds a place until
+/// then.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long the last packets of a closed endpoint are given to leave.
 const LINGER: Duration = Duration::from_secs(1);
@@ -69,6 +74,8 @@ pub struct EdgeConfig {
     pub alternatives: Vec<(String, String)>,
     /// What outlives a restart; `None`: nothing does, and clients of an earlier life wait for their heartbeats to fail.
     pub secret: Option<EndpointSecret>,
+    /// The TLS sessions that the TLS configuration keeps, to count by.
+    pub sessions: Option<Arc<SessionStore>>,
 }
 
 impl Default for EdgeConfig {
@@ -82,6 +89,7 @@ impl Default for EdgeConfig {
             drain: Duration::from_secs(5),
             alternatives: Vec::new(),
             secret: None,
+            sessions: None,
         }
     }
 }
@@ -130,6 +138,9 @@ impl Edge {
             socket,
             Arc::new(quinn::TokioRuntime),
         )?;
+        if let Some(sessions) = &config.sessions {
+            hub.stats().count_sessions(sessions.clone());
+        }
         attach(&hub, &node);
         let admission = Arc::new(Admission::new(config.max_connections, config.max_per_address));
         let shared = Arc::new(Shared { config, hub, node, http, shutdown });
@@ -230,26 +241,36 @@ fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>, admission: &Arc<Admiss
 /// One connection, from the handshake to its end.
 async fn connection(incoming: quinn::Incoming, shared: Arc<Shared>, _place: Place) {
     let _counted = Counted::new(shared.stats(), |stats| &stats.connections);
-    let Some(connection) = Box::pin(handshake(incoming, &shared)).await else { return };
-    let alpn = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
-    match alpn.and_then(|data| data.protocol).as_deref() {
+    let handshaking = Counted::new(shared.stats(), |stats| &stats.handshakes);
+    let Some((protocol, connecting)) = Box::pin(greeting(incoming)).await else { return };
+    match protocol.as_deref() {
         // Boxed each, so that neither pays for the other's size for as long as it lives.
-        Some(ALPN) => Box::pin(session::run(shared, connection.into())).await,
+        Some(ALPN) => {
+            let Some(begun) = Box::pin(early::begin(connecting, handshaking, HANDSHAKE)).await else { return };
+            Box::pin(session::run(shared, begun)).await;
+        }
         Some(H3) => {
+            // Requests may change something: none is looked at before the handshake is complete.
+            let Ok(Ok(connection)) = tokio::time::timeout(HANDSHAKE, connecting).await else { return };
+            drop(handshaking);
             connection.set_receive_window(quinn::VarInt::from_u32(rove_quic::config::SERVER_WINDOW));
             let served = crate::http::serve_h3(connection, shared.http.clone(), shared.shutdown.clone());
             Box::pin(served).await;
         }
         // TLS agreed on no protocol of ours; a client that offers none gets here.
-        _ => connection.close(quinn::VarInt::from_u32(ErrorCode::Unsupported.0), b"rove/1 or h3"),
+        _ => {
+            let Ok(Ok(connection)) = tokio::time::timeout(HANDSHAKE, connecting).await else { return };
+            connection.close(quinn::VarInt::from_u32(ErrorCode::Unsupported.0), b"rove/1 or h3");
+        }
     }
 }
 
-/// Shakes hands, for a bounded time.
-async fn handshake(incoming: quinn::Incoming, shared: &Shared) -> Option<quinn::Connection> {
-    let _counted = Counted::new(shared.stats(), |stats| &stats.handshakes);
-    let connecting = incoming.accept().ok()?;
-    tokio::time::timeout(HANDSHAKE, connecting).await.ok()?.ok()
+/// Reads the client's first TLS message, for a bounded time: which protocol it speaks.
+async fn greeting(incoming: quinn::Incoming) -> Option<(Option<Vec<u8>>, quinn::Connecting)> {
+    let mut connecting = incoming.accept().ok()?;
+    let data = tokio::time::timeout(HANDSHAKE, connecting.handshake_data()).await.ok()?.ok()?;
+    let protocol = data.downcast::<HandshakeData>().ok()?.protocol;
+    Some((protocol, connecting))
 }
 
 /// Ends leases of presence as they run out.

@@ -5,7 +5,8 @@
 //! wait for.
 //!
 //! Until the session is authenticated only the control stream is read: other streams wait in QUIC's buffers, which the small
-//! first credit bounds (D4).
+//! first credit bounds (D4). Until the handshake is complete too, a session is not in the registry (D5): it posts and
+//! reads, and nobody is told of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,6 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use rove_core::command::Actor;
-use rove_core::directory::{AccountState, DeviceRow, Digest, DirectoryError};
 use rove_protocol::error::Violation;
 use rove_protocol::frame::RawFrame;
 use rove_protocol::ids::AccountId;
@@ -26,17 +26,17 @@ use rove_protocol::session::server::{Admission, Control, Streams};
 use rove_protocol::transport::{self, Connection as _, ReadError, TransportError};
 use rove_protocol::{limits, wire::List};
 use rove_quic::{Connection, RecvStream, SendStream};
-use subtle::ConstantTimeEq as _;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::datagrams::Datagrams;
+use super::early::{Begun, Confirm, Confirmed, confirmation};
+use super::entry::{Entry, Failed, authenticate, enter, entered, given_up, late};
 use super::frames::{Incoming, Outgoing};
 use super::hub::{Link, Subscriber};
 use super::stats::{Counted, EdgeStats};
 use super::{Shared, control, conversation, fetch, inbox};
-use crate::node::CallError;
 
 /// The minor version of `rove/1` spoken here.
 const MINOR: u16 = 0;
@@ -73,6 +73,7 @@ pub(super) struct Session {
     pub(super) subscriber: Arc<Subscriber>,
     pub(super) limits: Limits,
     streams: Mutex<Streams>,
+    confirmed: Confirmed,
 }
 
 impl Session {
@@ -93,25 +94,25 @@ impl Session {
 }
 
 /// Serves a connection that speaks `rove/1` until it is gone.
-pub(super) async fn run(edge: Arc<Shared>, connection: Connection) {
+pub(super) async fn run(edge: Arc<Shared>, mut begun: Begun) {
+    let connection = begun.connection.clone();
     let closer = Closer { connection: connection.clone(), code: Arc::default() };
-    let deadline = Duration::from_millis(limits::HELLO_DEADLINE_MS);
-    let greeted = Box::pin(tokio::time::timeout(deadline, greet(&edge, &connection, &closer))).await;
+    let deadline = Instant::now() + Duration::from_millis(limits::HELLO_DEADLINE_MS);
+    let greeted = Box::pin(tokio::time::timeout_at(deadline, greet(&edge, &mut begun, &closer, deadline))).await;
     let result = match greeted {
         Ok(Ok(greeted)) => {
             Box::pin(serve(greeted)).await;
             None
         }
-        Ok(Err(Failed::Code(code, reason))) => Some((code, reason.to_owned())),
-        Ok(Err(Failed::Read(ReadError::Violation(violation)))) => Some((violation.code(), violation.to_string())),
-        Ok(Err(Failed::Read(ReadError::Transport(error)))) => given_up(&error),
-        Err(_) => {
-            let late = Violation::Timeout { what: "Hello" };
-            Some((late.code(), late.to_string()))
-        }
+        Ok(Err(failed)) => failed.verdict(),
+        Err(_) => late("Hello").verdict(),
     };
     if let Some((code, reason)) = result {
         debug!(%code, reason, "no session");
+        if let Some(mut handshake) = begun.handshake {
+            // Before that QUIC keeps the code to itself (RFC 9000, section 10.2.3).
+            let _ = tokio::time::timeout_at(deadline, handshake.complete()).await;
+        }
         closer.close(code, &reason);
     }
     let ours = *closer.code.lock();
@@ -121,58 +122,35 @@ pub(super) async fn run(edge: Arc<Shared>, connection: Connection) {
     }
 }
 
-/// What to close a connection with whose control stream gave out; nothing if the connection is gone itself.
-fn given_up(error: &TransportError) -> Option<(ErrorCode, String)> {
-    match error {
-        TransportError::Reset(_) | TransportError::Stopped(_) | TransportError::EarlyDataRejected => {
-            Some((ErrorCode::None, "the control stream was given up".to_owned()))
-        }
-        TransportError::Closed { .. } | TransportError::Lost(_) => None,
-    }
-}
-
-/// Why there is no session.
-enum Failed {
-    Read(ReadError),
-    Code(ErrorCode, &'static str),
-}
-
-impl<E: Into<ReadError>> From<E> for Failed {
-    fn from(error: E) -> Self {
-        Self::Read(error.into())
-    }
-}
-
 /// An authenticated session whose `Welcome` is queued.
 struct Greeted {
     session: Arc<Session>,
-    registered: Registered,
+    entry: Entry,
+    confirm: Confirm,
     control: Control,
     incoming: Incoming,
     outgoing: Outgoing,
     state: ClientState,
 }
 
-/// Reads `Hello`, checks it, registers the session.
-async fn greet(edge: &Arc<Shared>, connection: &Connection, closer: &Closer) -> Result<Greeted, Failed> {
+/// Reads `Hello` and checks it. The session enters the registry before `Welcome`, unless it has come early.
+async fn greet(edge: &Arc<Shared>, begun: &mut Begun, closer: &Closer, deadline: Instant) -> Result<Greeted, Failed> {
+    let connection = begun.connection.clone();
+    let early = begun.handshake.is_some();
+    let (confirm, confirmed) = confirmation(early);
     let limits = Limits::default();
     let mut streams = Streams::new(&limits);
     let mut control = Control::with_limits(&limits);
-    let (send, recv) = connection.accept().await.map_err(ReadError::from)?;
-    let mut incoming = Incoming::new(recv, limits::FRAME_BEFORE_WELCOME);
+    let (send, recv) = match begun.first.take() {
+        Some(first) => first,
+        None => connection.accept().await.map_err(ReadError::from)?,
+    };
+    let mut incoming = Incoming::new(recv, limits::FRAME_BEFORE_WELCOME, confirmed.passage());
     let Some(stream_type) = incoming.stream_type().await? else { return Err(ended()) };
     if let Admission::Stop(code) = streams.accept(stream_type)? {
         return Err(Failed::Code(code, "the first stream is not the control stream"));
     }
-    let hello = loop {
-        let Some(frame) = incoming.next().await? else { return Err(ended()) };
-        let Some(frame) = ControlUp::decode(frame).map_err(Violation::from)? else { continue };
-        match control.on_frame(frame)? {
-            ControlUp::Hello(hello) => break hello,
-            // The machine lets nothing else through.
-            ControlUp::Request(_) | ControlUp::Suspend(_) => return Err(Failed::Code(ErrorCode::Internal, "order")),
-        }
-    };
+    let hello = hello(&mut incoming, &mut control).await?;
     let account = match authenticate(edge, &hello).await {
         Ok(account) => account,
         Err(code) => {
@@ -182,25 +160,45 @@ async fn greet(edge: &Arc<Shared>, connection: &Connection, closer: &Closer) -> 
     };
     let id = edge.hub.next_session();
     let subscriber = Arc::new(Subscriber::new(id, account, hello.device, Box::new(closer.clone())));
-    edge.hub.register(&subscriber);
-    let registered = Registered { edge: edge.clone(), subscriber: subscriber.clone() };
-    // Revoked in between: the directory told the sessions there were, and this one was not there yet.
-    authenticate(edge, &hello).await.map_err(|code| Failed::Code(code, "not authenticated any more"))?;
+    debug!(session = %id, %account, device = %hello.device, early, client = hello.client, "session");
+    let state = hello.state;
+    let enter = enter(edge.clone(), subscriber.clone(), hello);
+    let entry = match begun.handshake.take() {
+        None => Entry::Registered(enter.await?),
+        Some(handshake) => {
+            EdgeStats::add(&edge.stats().early_sessions, 1);
+            let entered = async {
+                handshake.completed().await;
+                enter.await
+            };
+            Entry::Entering(Box::pin(async move {
+                let entered = tokio::time::timeout_at(deadline, entered).await;
+                entered.unwrap_or_else(|_| Err(late("the end of the handshake")))
+            }))
+        }
+    };
     control.welcomed();
     incoming.set_limit(limits.frame as usize);
     connection.quinn().set_receive_window(quinn::VarInt::from_u32(rove_quic::config::SERVER_WINDOW));
     let mut outgoing = Outgoing::new(send);
     outgoing.set_priority(priority::CONTROL);
     outgoing.answer(welcome(edge, &subscriber, &limits).to_frame());
-    debug!(session = %id, %account, device = %hello.device, client = hello.client, "session");
-    let session = Arc::new(Session {
-        edge: edge.clone(),
-        connection: connection.clone(),
-        subscriber,
-        limits,
-        streams: Mutex::new(streams),
-    });
-    Ok(Greeted { session, registered, control, incoming, outgoing, state: hello.state })
+    let session =
+        Session { edge: edge.clone(), connection, subscriber, limits, streams: Mutex::new(streams), confirmed };
+    Ok(Greeted { session: Arc::new(session), entry, confirm, control, incoming, outgoing, state })
+}
+
+/// Reads the frames up to `Hello`.
+async fn hello(incoming: &mut Incoming, control: &mut Control) -> Result<Hello, Failed> {
+    loop {
+        let Some(frame) = incoming.next().await? else { return Err(ended()) };
+        let Some(frame) = ControlUp::decode(frame).map_err(Violation::from)? else { continue };
+        match control.on_frame(frame)? {
+            ControlUp::Hello(hello) => return Ok(hello),
+            // The machine lets nothing else through.
+            ControlUp::Request(_) | ControlUp::Suspend(_) => return Err(Failed::Code(ErrorCode::Internal, "order")),
+        }
+    }
 }
 
 /// The client gave up before it said who it is.
@@ -227,48 +225,9 @@ fn alternatives(edge: &Shared) -> List<Alternative> {
     alternatives.map(|(address, region)| Alternative { address: address.clone(), region: region.clone() }).collect()
 }
 
-/// Checks the device's secret: the account, or the code the connection is closed with. A device that does not exist and a
-/// wrong secret look the same.
-async fn authenticate(edge: &Shared, hello: &Hello) -> Result<AccountId, ErrorCode> {
-    let device = hello.device;
-    let read = move |directory: &dyn rove_core::directory::DirectoryRead| -> Result<_, DirectoryError> {
-        let Some(row) = directory.device(device)? else { return Ok(None) };
-        let state = directory.account(row.account)?.map(|account| account.state);
-        Ok(Some((row, state)))
-    };
-    let found = edge.node.read_directory(read).await.map_err(CallError::code)?;
-    let found = found.map_err(|error| {
-        tracing::error!(%error, "the directory cannot be read");
-        ErrorCode::Internal
-    })?;
-    let presented = Digest::of(&hello.secret);
-    let expected = found.as_ref().map_or(Digest([0; 32]), |(row, _)| row.secret);
-    let matches = bool::from(presented.0.ct_eq(&expected.0));
-    match found {
-        Some((DeviceRow { revoked_ms: None, account, .. }, Some(AccountState::Active))) if matches => Ok(account),
-        Some((DeviceRow { revoked_ms: None, .. }, None)) if matches => Err(ErrorCode::Internal),
-        Some(_) if matches => Err(ErrorCode::Revoked),
-        // A directory that is still catching up does not deny (D11).
-        _ if !edge.node.is_ready() => Err(ErrorCode::Unavailable),
-        _ => Err(ErrorCode::Unauthenticated),
-    }
-}
-
-/// Leaves the registry whatever happens.
-struct Registered {
-    edge: Arc<Shared>,
-    subscriber: Arc<Subscriber>,
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        self.edge.hub.unregister(&self.subscriber);
-    }
-}
-
 /// Serves an authenticated session.
 async fn serve(greeted: Greeted) {
-    let Greeted { session, registered: _registered, control, mut incoming, mut outgoing, state } = greeted;
+    let Greeted { session, entry, confirm, control, mut incoming, mut outgoing, state } = greeted;
     let edge = session.edge.clone();
     let _counted = Counted::new(edge.stats(), |stats| &stats.sessions);
     let mut main = Main {
@@ -279,11 +238,30 @@ async fn serve(greeted: Greeted) {
         left: false,
         drain: None,
     };
-    main.state(state);
+    let (mut registered, mut entering) = match entry {
+        Entry::Registered(registered) => {
+            main.state(state);
+            (Some(registered), None)
+        }
+        Entry::Entering(entering) => (None, Some(entering)),
+    };
     let mut tasks: JoinSet<()> = JoinSet::new();
     let connection = session.connection.clone();
     let ended = loop {
         tokio::select! {
+            entered = entered(&mut entering) => {
+                entering = None;
+                match entered {
+                    Ok(entered) => {
+                        registered = Some(entered);
+                        main.state(state);
+                        confirm.confirm();
+                    }
+                    Err(failed) => if let Some((code, reason)) = failed.verdict() {
+                        session.subscriber.link.close(code, &reason);
+                    },
+                }
+            }
             frame = incoming.next() => match frame {
                 Ok(Some(frame)) => if let Err(violation) = main.frame(frame) {
                     session.fail(&violation);
@@ -322,7 +300,8 @@ async fn serve(greeted: Greeted) {
                 tracing::error!(session = %session.subscriber.session, "a stream's task panicked");
                 session.subscriber.link.close(ErrorCode::Internal, "internal error");
             },
-            datagram = connection.read_datagram() => match datagram {
+            // Until then QUIC keeps the newest of them.
+            datagram = connection.read_datagram(), if registered.is_some() => match datagram {
                 Ok(datagram) => match main.datagrams.received(datagram) {
                     Ok(Some(later)) => main.datagrams.later(later),
                     Ok(None) => {}
@@ -343,7 +322,8 @@ async fn serve(greeted: Greeted) {
         }
     };
     // A clean end is a goodbye: nobody has to wait for the lease.
-    if main.left || matches!(ended, TransportError::Closed { code: ErrorCode::None, .. }) {
+    let is_there = registered.is_some();
+    if is_there && (main.left || matches!(ended, TransportError::Closed { code: ErrorCode::None, .. })) {
         edge.hub.goodbye(session.account(), session.subscriber.session);
     }
     tasks.shutdown().await;
@@ -407,7 +387,7 @@ impl Main {
 
 /// One stream that the client opened.
 async fn stream(session: Arc<Session>, send: SendStream, recv: RecvStream) {
-    let mut incoming = Incoming::new(recv, session.limits.frame as usize);
+    let mut incoming = Incoming::new(recv, session.limits.frame as usize, session.confirmed.passage());
     let mut outgoing = Outgoing::new(send);
     let result = match incoming.stream_type().await {
         Ok(Some(stream_type)) => {

@@ -1,11 +1,12 @@
 //! What the edge counts. Plain atomics: `http/metrics` gives them names and units.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use rove_protocol::registry::ErrorCode;
+use rove_quic::SessionStore;
 
 /// Counters and gauges of one edge. Counters only rise from the start of the process.
 #[derive(Debug, Default)]
@@ -24,6 +25,8 @@ pub struct EdgeStats {
     pub refused_per_address: AtomicU64,
     /// Connections asked to prove their address first (Retry).
     pub retried: AtomicU64,
+    /// Sessions that said hello as early data (0-RTT) which was taken, and acted before their handshake was complete.
+    pub early_sessions: AtomicU64,
     /// Hellos that failed.
     pub unauthenticated: AtomicU64,
     /// Conversation streams open.
@@ -53,12 +56,28 @@ pub struct EdgeStats {
     /// Sessions whose connection was lost without a word.
     pub lost: AtomicU64,
     closes: Mutex<BTreeMap<ErrorCode, u64>>,
+    tls_sessions: OnceLock<Arc<SessionStore>>,
 }
 
 impl EdgeStats {
     /// Adds to a counter.
     pub(crate) fn add(counter: &AtomicU64, by: u64) {
         counter.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Where TLS sessions are kept. Only the first call counts.
+    pub(crate) fn count_sessions(&self, sessions: Arc<SessionStore>) {
+        let _ = self.tls_sessions.set(sessions);
+    }
+
+    /// Times a client wanted to resume a TLS session that is not known here: early data that came with it was rejected.
+    pub fn early_rejected(&self) -> u64 {
+        self.tls_sessions.get().map_or(0, |sessions| sessions.unknown())
+    }
+
+    /// TLS sessions that are remembered.
+    pub fn tls_sessions(&self) -> usize {
+        self.tls_sessions.get().map_or(0, |sessions| sessions.len())
     }
 
     /// Counts a session that ended, by the code it ended with. A client chooses its code: those nobody knows count as one,
