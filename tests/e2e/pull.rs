@@ -103,8 +103,9 @@ async fn open_again(
     people: Vec<Conversation>,
 ) -> Vec<Conversation> {
     drop(people);
+    let mut metrics = http3::Metrics::connect(server).await;
     within_patience("the streams to end", async {
-        while http3::metric(server, "rove_streams{type=\"conversation\"}").await > 0 {}
+        while metrics.get("rove_streams{type=\"conversation\"}").await > 0 {}
     })
     .await;
     open(clients, id).await

@@ -7,6 +7,7 @@ use http::Method;
 use quinn::Endpoint;
 use rove_quic::client_tls;
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 use crate::{Server, within_patience};
 
@@ -19,16 +20,60 @@ pub async fn post(server: &Server, path: &str, body: &Value) -> (u16, Value) {
     (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
 }
 
-/// The value of a metric that has no labels.
+/// The value of a metric, named with its labels if it has any.
 ///
 /// # Panics
 /// If there is no answer, or no such metric.
 pub async fn metric(server: &Server, name: &str) -> u64 {
-    let (status, bytes) = send(server, Method::GET, "/metrics", Bytes::new()).await;
-    let text = String::from_utf8(bytes).expect("metrics are text");
-    assert_eq!(status, 200, "{text}");
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in\n{text}"))
+    Metrics::connect(server).await.get(name).await
+}
+
+/// A connection to ask for metrics again and again: a busy server answers sooner than it shakes hands.
+pub struct Metrics {
+    // Dropping the endpoint would end the connection.
+    _endpoint: Endpoint,
+    sender: SendRequest<OpenStreams, Bytes>,
+    _driver: JoinSet<()>,
+}
+
+impl Metrics {
+    /// Connects.
+    ///
+    /// # Panics
+    /// If there is no connection.
+    pub async fn connect(server: &Server) -> Self {
+        within_patience("the HTTP/3 connection", Self::connected(server)).await
+    }
+
+    async fn connected(server: &Server) -> Self {
+        let (endpoint, connection) = connect(server).await;
+        let (mut driver, sender) = h3::client::new(h3_quinn::Connection::new(connection)).await.expect("HTTP/3 starts");
+        let mut tasks = JoinSet::new();
+        // It ends with the connection.
+        tasks.spawn(async move { drop(std::future::poll_fn(|context| driver.poll_close(context)).await) });
+        Self { _endpoint: endpoint, sender, _driver: tasks }
+    }
+
+    /// The value of a metric, named with its labels if it has any.
+    ///
+    /// # Panics
+    /// If there is no answer, or no such metric.
+    pub async fn get(&mut self, name: &str) -> u64 {
+        let asked = exchange(&mut self.sender, Method::GET, "/metrics", Bytes::new());
+        let (status, bytes) = within_patience("the metrics", asked).await;
+        let text = String::from_utf8(bytes).expect("metrics are text");
+        assert_eq!(status, 200, "{text}");
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in\n{text}"))
+    }
+}
+
+async fn connect(server: &Server) -> (Endpoint, quinn::Connection) {
+    let endpoint = Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
+    let config = client_tls(&server.address().trust, b"h3").expect("pins make a configuration");
+    let connecting = endpoint.connect_with(config, server.quic, "localhost").expect("a valid name");
+    let connection = connecting.await.expect("the server accepts");
+    (endpoint, connection)
 }
 
 async fn send(server: &Server, method: Method, path: &str, body: Bytes) -> (u16, Vec<u8>) {
@@ -36,20 +81,17 @@ async fn send(server: &Server, method: Method, path: &str, body: Bytes) -> (u16,
 }
 
 async fn request(server: &Server, method: Method, path: &str, body: Bytes) -> (u16, Vec<u8>) {
-    let endpoint = Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
-    let config = client_tls(&server.address().trust, b"h3").expect("pins make a configuration");
-    let connecting = endpoint.connect_with(config, server.quic, "localhost").expect("a valid name");
-    let connection = connecting.await.expect("the server accepts");
-    let (mut driver, sender): (_, SendRequest<OpenStreams, Bytes>) =
+    let (_endpoint, connection) = connect(server).await;
+    let (mut driver, mut sender): (_, SendRequest<OpenStreams, Bytes>) =
         h3::client::new(h3_quinn::Connection::new(connection)).await.expect("HTTP/3 starts");
     tokio::select! {
-        answer = exchange(sender, method, path, body) => answer,
+        answer = exchange(&mut sender, method, path, body) => answer,
         closed = std::future::poll_fn(|context| driver.poll_close(context)) => panic!("closed early: {closed}"),
     }
 }
 
 async fn exchange(
-    mut sender: SendRequest<OpenStreams, Bytes>,
+    sender: &mut SendRequest<OpenStreams, Bytes>,
     method: Method,
     path: &str,
     body: Bytes,
