@@ -53,8 +53,9 @@ async fn what_another_future_posted_under_another_writer_is_found_in_the_log_and
     let conversation = room(&client).await;
     assert_eq!(posted_at(&conversation).await, Seq(6));
     holds(&conversation, 6).await;
-    assert_eq!(texts(&conversation).await, ["1", "2", "3", SAME, SAME, SAME]);
-    assert_eq!(fake.world.lock().texts(), texts(&conversation).await);
+    let expected = ["1", "2", "3", SAME, SAME, SAME];
+    assert_eq!(texts(&conversation).await, expected);
+    assert_eq!(fake.world.lock().texts(), expected);
     assert_eq!(conversation.queued(), 0);
     assert_eq!(client.stats().writers_minted, 0, "nothing showed that it is a copy");
 }
