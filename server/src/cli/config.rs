@@ -3,6 +3,8 @@
 //! Every key has a default that works on one machine. What is wrong is said at start, with the key and what to do; a key that
 //! does not exist is an error, as it is a key that was misspelt.
 
+mod cluster;
+
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -10,8 +12,11 @@ use rove_core::fanout::PullThreshold;
 use rove_protocol::ids::NodeId;
 use serde::Deserialize;
 
+use crate::cluster::TrustError;
 use crate::http::{HashLimits, Lifetimes};
 use crate::node::{DEFAULT_PARTITIONS, MAX_PARTITIONS};
+
+pub use cluster::{ClusterSection, DEFAULT_CLUSTER_PORT, PeerEntry};
 
 /// The port of everything: unassigned at IANA, and the one clients assume.
 pub const DEFAULT_PORT: u16 = 7_683;
@@ -47,6 +52,9 @@ pub enum ConfigError {
         /// What would work.
         advice: String,
     },
+    /// A file of `[cluster]` that cannot be used.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
 }
 
 fn wrong(key: &'static str, value: &dyn std::fmt::Display, advice: impl Into<String>) -> ConfigError {
@@ -106,6 +114,8 @@ pub struct Config {
     pub log_level: String,
     /// Accounts.
     pub accounts: Accounts,
+    /// The other nodes; without it, this one is alone.
+    pub cluster: Option<ClusterSection>,
 }
 
 /// Limits around accounts.
@@ -152,6 +162,7 @@ impl Default for Config {
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
             accounts: Accounts::default(),
+            cluster: None,
         }
     }
 }
@@ -185,6 +196,10 @@ impl Config {
             // Joining an absolute path leaves it as it is.
             *path = dir.join(&path);
         }
+        if let Some(cluster) = &mut config.cluster {
+            cluster.resolve(dir);
+            cluster.check_files(NodeId(config.node_id))?;
+        }
         Ok(config)
     }
 
@@ -204,12 +219,7 @@ impl Config {
                 return Err(wrong(key, &"\"\"", "give a path, absolute or relative to this file"));
             }
         }
-        if !self.advertise.is_empty()
-            && !self
-                .advertise
-                .rsplit_once(':')
-                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0))
-        {
+        if !self.advertise.is_empty() && !is_authority(&self.advertise) {
             return Err(wrong(
                 "advertise",
                 &self.advertise,
@@ -241,6 +251,9 @@ impl Config {
         }
         if self.drain_s > 300 {
             return Err(wrong("drain_s", &self.drain_s, "use at most 300"));
+        }
+        if let Some(cluster) = &self.cluster {
+            cluster.check(self.node())?;
         }
         self.accounts.check()
     }
@@ -296,6 +309,12 @@ impl Accounts {
     pub fn lifetimes(&self) -> Lifetimes {
         Lifetimes { access_ms: self.access_token_minutes * 60_000, refresh_ms: self.refresh_token_days * 86_400_000 }
     }
+}
+
+/// `host:port`.
+fn is_authority(text: &str) -> bool {
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0))
 }
 
 fn is_pin(text: &str) -> bool {
@@ -374,7 +393,20 @@ tls_key = "key.pem"
 # How long tokens are good.
 # access_token_minutes = {access_minutes}
 # refresh_token_days = {refresh_days}
+
+# Several nodes as one: the same on each but for certificate and key. `rove-server pki` makes the files.
+#   [cluster]
+#   name = "chat"
+#   listen = "[::]:{cluster_port}"
+#   ca = "ca.pem"
+#   certificate = "node-1.pem"
+#   key = "node-1.key"
+# All nodes, this one too:
+#   [[cluster.peers]]
+#   node = 1
+#   address = "10.0.0.1:{cluster_port}"
 "#,
+        cluster_port = DEFAULT_CLUSTER_PORT,
         node_id = defaults.node_id,
         partitions = defaults.partitions,
         max_connections = defaults.max_connections,

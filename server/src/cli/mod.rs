@@ -1,4 +1,4 @@
-//! The command line: `rove-server init`, `serve` and `dev`.
+//! The command line: `rove-server init`, `pki`, `serve` and `dev`.
 //!
 //! Exit codes: 0 after a clean stop, 1 if the node cannot start or go on, 2 for a command line or a configuration that is
 //! wrong, 130 after a second signal. Messages for people go to standard error; standard output has only what programs
@@ -7,7 +7,10 @@
 pub mod config;
 mod dev;
 mod init;
+mod join;
 mod logging;
+mod members;
+mod pki;
 mod run;
 
 use std::io::Write as _;
@@ -26,6 +29,7 @@ use self::run::RunError;
 #[command(after_help = "Examples:
   rove-server dev                         a server to try things with, in ./rove-data
   rove-server init --dir /etc/rove        a commented configuration and a development certificate
+  rove-server pki ca --cluster chat --out ca   an authority for the certificates of several nodes
   rove-server serve --config /etc/rove/rove.toml")]
 pub struct Cli {
     #[command(subcommand)]
@@ -36,6 +40,8 @@ pub struct Cli {
 enum Command {
     /// Write a commented configuration and a development certificate.
     Init(init::InitArgs),
+    /// Make the authority of a cluster, and certificates of its nodes.
+    Pki(pki::PkiArgs),
     /// Run a node.
     Serve(ServeArgs),
     /// Run a node for development: a certificate and data of its own, no limits on sign-ups.
@@ -78,13 +84,15 @@ enum CliError {
     Run(#[from] RunError),
     #[error("{0}")]
     Init(#[from] init::InitError),
+    #[error(transparent)]
+    Pki(#[from] crate::cluster::pki::PkiError),
 }
 
 impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Run(RunError::Tls(_)) => 2,
-            Self::Run(_) | Self::Init(_) => 1,
+            Self::Run(_) | Self::Init(_) | Self::Pki(_) => 1,
         }
     }
 }
@@ -93,6 +101,7 @@ impl CliError {
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Init(args) => init::run(&args).map_err(CliError::from),
+        Command::Pki(args) => pki::run(&args).map_err(CliError::from),
         Command::Serve(args) => serve(args),
         Command::Dev(args) => dev::run(&args),
     };

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::Config;
 use super::init::{authority, reachable};
-use crate::edge::{Edge, EdgeConfig, EndpointSecret, Hub, HubConfig};
+use super::join::{Joined, join};
+use crate::cluster::ClusterError;
+use crate::edge::{Edge, EdgeConfig, EndpointSecret, Hub};
 use crate::http::{self, Api, ApiConfig};
-use crate::node::{FatalError, Node, NodeConfig, NodeRunner, Sinks, StartError};
+use crate::node::{FatalError, Node, NodeRunner, StartError};
+use crate::storage::formation::FormationFileError;
 use crate::tls::{Identity, TlsError};
 
 /// Bytes the system may hold of datagrams that were not read yet: 20 ms of a gigabit. It may give less.
@@ -42,6 +44,10 @@ pub(super) enum RunError {
     Listen { key: &'static str, address: SocketAddr, source: io::Error },
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error(transparent)]
+    Formation(#[from] FormationFileError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     #[error("the node cannot go on: {0}")]
     Fatal(#[from] FatalError),
     #[error("the HTTP API cannot start: the system gives no randomness")]
@@ -78,30 +84,25 @@ pub(super) fn run(config: &Config, ready_file: Option<&Path>, announce: Announce
     let tcp_tls = Arc::new(identity.tcp()?);
     let (udp, tcp) = bind(config.listen_quic, config.listen_https)?;
     let runtime = Runtime::new().map_err(system("the runtime cannot start"))?;
-    let (hub, node, runner) = start_node(config)?;
     let result = runtime.block_on(async {
+        let mut signals = Signals::new().map_err(system("signals cannot be heard"))?;
+        let joined = tokio::select! {
+            joined = join(config) => joined?,
+            // Nothing runs yet that would have to be drained.
+            () = signals.next() => return Ok(()),
+        };
+        let Joined { hub, node, runner, cluster } = joined;
         let parts = Parts { hub, node, quic, sessions, udp, tcp, tcp_tls, pin: identity.pin() };
         let running = Running::start(config, parts)?;
-        running.until_stopped(runner, ready_file, announce).await
+        let result = running.until_stopped(runner, signals, ready_file, announce).await;
+        if let Some(cluster) = cluster {
+            cluster.stop().await;
+        }
+        result
     });
     // Nothing is left to wait for: hashes under way have nobody to tell.
     runtime.shutdown_background();
     result
-}
-
-fn start_node(config: &Config) -> Result<(Arc<Hub>, Node, NodeRunner), RunError> {
-    // What people say is nobody else's to read on this machine. A directory that is there keeps its mode: the operator's choice.
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir);
-    made.map_err(|source| StartError::DataDir { path: config.data_dir.clone(), source })?;
-    let hub = Hub::new(&HubConfig {
-        partitions: config.partitions,
-        heartbeat: Duration::from_secs(config.heartbeat_s),
-        pull: config.pull(),
-    });
-    let node_config = NodeConfig { partitions: config.partitions, ..NodeConfig::new(&config.data_dir, config.node()) };
-    let sinks = Sinks { effects: hub.clone(), directory: hub.clone() };
-    let (node, runner) = Node::start(node_config, sinks)?;
-    Ok((hub, node, runner))
 }
 
 /// What a running server is made of.
@@ -182,10 +183,10 @@ impl Running {
     async fn until_stopped(
         self,
         mut runner: NodeRunner,
+        mut signals: Signals,
         ready_file: Option<&Path>,
         announce: Announce,
     ) -> Result<(), RunError> {
-        let mut signals = Signals::new().map_err(system("signals cannot be heard"))?;
         tokio::select! {
             fatal = runner.failed() => return Err(fatal.into()),
             () = signals.next() => return self.drain(runner, signals).await,

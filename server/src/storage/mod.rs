@@ -1,6 +1,7 @@
 //! What a node keeps on disk: the raft log, the conversation state, the directory. They share no file, batch or lock (D12).
 
 pub mod directory;
+pub mod formation;
 pub mod raft_log;
 pub mod state;
 pub mod watermark;

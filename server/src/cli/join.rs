@@ -1,0 +1,81 @@
+//! From a configuration to a node whose replicas run: alone, or as one of a cluster.
+
+use std::os::unix::fs::DirBuilderExt as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rove_core::formation::Formation;
+use rove_protocol::ids::NodeId;
+
+use super::config::{ClusterSection, Config};
+use super::members::{self, Members, Transport};
+use super::run::RunError;
+use crate::cluster::{self, Cluster, ClusterConfig, ClusterRunner};
+use crate::edge::{Hub, HubConfig};
+use crate::node::{Node, NodeConfig, NodeRunner, Opened, Sinks, StartError, inbox};
+use crate::storage::formation::FormationFile;
+
+/// A node that runs, and who stops it.
+pub(super) struct Joined {
+    pub(super) hub: Arc<Hub>,
+    pub(super) node: Node,
+    pub(super) runner: NodeRunner,
+    /// The transport, if there are other nodes; stopped after the node.
+    pub(super) cluster: Option<ClusterRunner>,
+}
+
+/// Opens the data directory and starts the node. One of a cluster that was never formed waits here until all its nodes are there.
+pub(super) async fn join(config: &Config) -> Result<Joined, RunError> {
+    // What people say is nobody else's to read on this machine. A directory that is there keeps its mode: the operator's choice.
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir);
+    made.map_err(|source| StartError::DataDir { path: config.data_dir.clone(), source })?;
+    let hub = Hub::new(&HubConfig {
+        partitions: config.partitions,
+        heartbeat: Duration::from_secs(config.heartbeat_s),
+        pull: config.pull(),
+    });
+    let sinks = Sinks { effects: hub.clone(), directory: hub.clone() };
+    let node_config = NodeConfig { partitions: config.partitions, ..NodeConfig::new(&config.data_dir, config.node()) };
+    let Some(section) = &config.cluster else {
+        let (node, runner) = Node::start(node_config, sinks)?;
+        return Ok(Joined { hub, node, runner, cluster: None });
+    };
+    let (node, runner, cluster) = join_cluster(config, section, node_config, sinks).await?;
+    Ok(Joined { hub, node, runner, cluster: Some(cluster) })
+}
+
+async fn join_cluster(
+    config: &Config,
+    section: &ClusterSection,
+    node_config: NodeConfig,
+    sinks: Sinks,
+) -> Result<(Node, NodeRunner, ClusterRunner), RunError> {
+    let nodes: Vec<NodeId> = section.peers.iter().map(|peer| NodeId(peer.node)).collect();
+    let opened = Opened::open(NodeConfig { members: nodes.clone(), ..node_config })?;
+    let (file, record) = FormationFile::open(&config.data_dir)?;
+    let incarnation = opened.identity().incarnation;
+    let boot = members::boot(&file, incarnation);
+    let (inbox, mail) = inbox();
+    let members = Members::new(inbox, file, Formation::new(config.node(), boot, nodes, record));
+    let socket = cluster::bind(section.listen).map_err(|source| RunError::Listen {
+        key: "cluster.listen",
+        address: section.listen,
+        source,
+    })?;
+    let cluster_config = ClusterConfig {
+        name: section.name.clone(),
+        node: config.node(),
+        store: boot.store.0,
+        incarnation,
+        formation: members.introduction(),
+        files: section.files(),
+        peers: section.others(config.node()),
+        socket,
+        versions: cluster::VERSIONS,
+    };
+    let (transport, runner) = Cluster::start(cluster_config, members.clone())?;
+    members.started(transport.clone());
+    members.formed().await;
+    let (node, node_runner) = opened.start(sinks, Arc::new(Transport(transport)), mail)?;
+    Ok((node, node_runner, runner))
+}
