@@ -74,7 +74,7 @@ impl Lane {
         Self {
             node,
             replica,
-            router: Router::new(partition),
+            router: Router::new(partition, boot),
             intake: Intake::default(),
             batcher: Batcher::default(),
             reads: Reads::new(node, boot),

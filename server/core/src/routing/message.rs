@@ -14,7 +14,8 @@ pub struct Forward {
     pub term: u64,
     /// Commands with a number below this that have not arrived will not: the sender has no use for them any more.
     pub oldest: u64,
-    /// The number of the first command among those that the sender sent to this leader in this term, from 1.
+    /// The number of the first command among those that the sender sent to this leader in this term. It counts them from where its
+    /// present start begins: above everything it sent before it started.
     pub first: u64,
     /// The commands, numbered from there. None of them: a question which number is due.
     pub envelopes: Vec<Envelope>,

@@ -12,6 +12,10 @@ use crate::replica::batcher::{MAX_BATCH_BYTES, MAX_BATCH_COMMANDS};
 /// people notice. Only a message that was lost on the way needs it.
 const ASK_AFTER_TICKS: u32 = 6;
 
+/// Bits of a number below the count of this node's starts, as of a ticket: a million a second in one term last twelve days, and then
+/// borrow from a start that is 16 million away.
+const NUMBER_BITS: u32 = 40;
+
 /// Who leads the partition, and since which term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leadership {
@@ -25,6 +29,9 @@ pub struct Leadership {
 #[derive(Debug)]
 pub struct Router {
     partition: PartitionId,
+    /// The number of the first command in each term. A node that starts again in the same term must not give a number twice: the
+    /// leader would take the new command for a repeat.
+    one: u64,
     queue: VecDeque<Envelope>,
     bytes: usize,
     leader: Option<Leadership>,
@@ -45,17 +52,19 @@ pub struct Router {
 }
 
 impl Router {
-    /// Nothing waits, nobody leads.
-    pub fn new(partition: PartitionId) -> Self {
+    /// Nothing waits, nobody leads. `boot` counts the starts of this node.
+    pub fn new(partition: PartitionId, boot: u64) -> Self {
+        let one = (boot << NUMBER_BITS) + 1;
         Self {
             partition,
+            one,
             queue: VecDeque::new(),
             bytes: 0,
             leader: None,
             sent_term: 0,
-            first: 1,
+            first: one,
             sent: 0,
-            ever_sent: 1,
+            ever_sent: one,
             applied_term: 0,
             quiet_ticks: 0,
             ask: false,
@@ -143,7 +152,8 @@ impl Router {
             if self.in_doubt() > 0 && self.applied_term <= self.sent_term {
                 return None;
             }
-            (self.sent_term, self.first, self.sent, self.ever_sent, self.ask) = (leader.term, 1, 0, 1, false);
+            (self.sent_term, self.first, self.sent, self.ever_sent, self.ask) =
+                (leader.term, self.one, 0, self.one, false);
         }
         let partition = self.partition;
         let first = self.first + self.sent as u64;

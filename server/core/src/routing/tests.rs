@@ -23,7 +23,7 @@ fn tickets(forward: &Forward) -> Vec<u64> {
 }
 
 fn router(tickets: std::ops::RangeInclusive<u64>) -> Router {
-    let mut router = Router::new(PARTITION);
+    let mut router = Router::new(PARTITION, 0);
     tickets.for_each(|ticket| router.push(envelope(1, ticket)));
     router
 }
@@ -98,6 +98,25 @@ fn after_silence_or_on_a_new_connection_the_leader_is_asked_what_is_due() {
 }
 
 #[test]
+fn a_node_that_starts_again_in_the_same_term_is_not_taken_for_what_it_was() {
+    let mut intake = Intake::default();
+    intake.lead(5);
+    let mut lives = [1, 2].map(|boot| {
+        let mut router = Router::new(PARTITION, boot);
+        (1..=2).for_each(|ticket| router.push(envelope(1, 10 * boot + ticket)));
+        router.led_by(Some(leader(2, 5)));
+        router
+    });
+    let [(_, before), (_, after)] = lives.each_mut().map(|router| router.next_forward().unwrap());
+    let late = before.clone();
+    let mut take = |forward| -> Vec<u64> {
+        intake.take(NodeId(1), forward, 100).0.iter().map(|envelope| envelope.origin.ticket).collect()
+    };
+    assert_eq!((take(before), take(after)), (vec![11, 12], vec![21, 22]));
+    assert!(take(late).is_empty());
+}
+
+#[test]
 fn a_leader_takes_nothing_of_another_term_and_no_more_than_it_has_room_for() {
     let mut intake = Intake::default();
     intake.lead(5);
@@ -156,7 +175,7 @@ impl Model {
     fn new(seed: u64) -> Self {
         let mut model = Self {
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
-            routers: (0..3).map(|_| Router::new(PARTITION)).collect(),
+            routers: (0..3).map(|_| Router::new(PARTITION, 0)).collect(),
             applied: vec![0; 3],
             links: (0..9).map(|_| VecDeque::new()).collect(),
             term: 0,
