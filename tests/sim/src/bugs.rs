@@ -33,13 +33,17 @@ bugs! {
     ForwardOfAnotherTerm = "forward-of-another-term",
     /// Posts are acknowledged when they are taken, before they are in the log of anybody.
     AckWhenTaken = "ack-when-taken",
-    /// A vote is not written down, and given again after a restart.
-    VoteForgotten = "vote-forgotten",
 }
 
 impl Bug {
     /// The bug of this name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|bug| bug.name() == name)
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        Self::ALL.iter().copied().find(|bug| bug.name() == name).ok_or_else(|| {
+            let names: Vec<&str> = Self::ALL.iter().map(|bug| bug.name()).collect();
+            format!("no bug is called {name}; there are {}", names.join(", "))
+        })
     }
 }

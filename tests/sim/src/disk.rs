@@ -97,18 +97,13 @@ impl Kept {
         Watermark { term: self.hard_state.term, vote: self.hard_state.vote, last_term, last }
     }
 
-    fn persist(&mut self, persist: Persist, bug: Option<Bug>) {
+    fn persist(&mut self, persist: Persist) {
         if let Some(truncated) = persist.reset {
             self.entries.clear();
             self.truncated = truncated;
         }
         self.conf_state = persist.conf_state.unwrap_or_else(|| std::mem::take(&mut self.conf_state));
-        if let Some(mut hard_state) = persist.hard_state {
-            if bug == Some(Bug::VoteForgotten) {
-                hard_state.vote = 0;
-            }
-            self.hard_state = hard_state;
-        }
+        self.hard_state = persist.hard_state.unwrap_or_else(|| std::mem::take(&mut self.hard_state));
         if let Some(first) = persist.entries.first().map(|entry| entry.index) {
             while self.entries.back().is_some_and(|entry| entry.index >= first) {
                 self.entries.pop_back();
@@ -182,9 +177,7 @@ impl LogDisk {
 
     fn keep(&mut self, write: Write) {
         match write {
-            Write::Persist(partition, persist) => {
-                self.synced.entry(partition).or_default().persist(persist, self.bug);
-            }
+            Write::Persist(partition, persist) => self.synced.entry(partition).or_default().persist(persist),
             Write::Truncate(partition, truncated) => self.synced.entry(partition).or_default().truncate(truncated),
         }
     }
@@ -218,7 +211,8 @@ impl LogDisk {
             .iter()
             .flat_map(|(partition, kept)| {
                 let watermark = self.watermarks.get(partition).copied().unwrap_or_default();
-                let covered = move |entry: &&LogEntry| (entry.term, entry.index) <= (watermark.last_term, watermark.last);
+                let covered =
+                    move |entry: &&LogEntry| (entry.term, entry.index) <= (watermark.last_term, watermark.last);
                 kept.entries.iter().filter(covered).map(|entry| (*partition, entry.index))
             })
             .collect();
@@ -249,7 +243,9 @@ impl LogDisk {
             let (has, had) = (kept.watermark(), self.watermarks.get(partition).copied().unwrap_or_default());
             let voted = has.term > had.term || (has.term == had.term && (had.vote == 0 || has.vote == had.vote));
             if !voted || (has.last_term, has.last) < (had.last_term, had.last) {
-                return Err(format!("the log of partition {partition} has lost what was synced: it had {had:?}, it has {has:?}"));
+                return Err(format!(
+                    "the log of partition {partition} has lost what was synced: it had {had:?}, it has {has:?}"
+                ));
             }
             let recovered = Recovered {
                 hard_state: kept.hard_state,

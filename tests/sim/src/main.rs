@@ -5,8 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use rove_sim::batch::{Batch, describe, run, shrink};
-use rove_sim::bugs::Bug;
-use rove_sim::faults::{Fault, Faults};
+use rove_sim::faults::Fault;
 use rove_sim::options::Options;
 use rove_sim::world::World;
 
@@ -43,24 +42,18 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let mut seeded = false;
     let mut counted = false;
     for argument in arguments {
-        let (key, value) = argument.split_once('=').ok_or_else(|| format!("{argument} is not NAME=value"))?;
-        // As make passes what it was not given.
-        if value.is_empty() {
+        let (name, value) = argument.split_once('=').ok_or_else(|| format!("{argument} is not NAME=value"))?;
+        seeded |= name == "SEED" && !value.is_empty();
+        if parsed.options.set(name, value)? {
             continue;
         }
-        let number = || value.parse::<u64>().map_err(|_| format!("{key}={value} is not a number"));
-        match key {
-            "SEED" => (parsed.options.seed, seeded) = (number()?, true),
-            "RUNS" => (parsed.runs, counted) = (number()?, true),
-            "STEPS" => parsed.options.steps = number()?,
-            "FAULTS" => parsed.options.faults = Faults::parse(value)?,
-            "BUG" => {
-                let names: Vec<&str> = Bug::ALL.iter().map(|bug| bug.name()).collect();
-                let bug = Bug::named(value).ok_or_else(|| format!("no bug is called {value}; there are {}", names.join(", ")))?;
-                parsed.options.bug = Some(bug);
+        match name {
+            "RUNS" => {
+                parsed.runs = value.parse().map_err(|_| format!("RUNS={value} is not a number"))?;
+                counted = true;
             }
             "HISTORY" => parsed.history = Some(value.to_owned()),
-            _ => return Err(format!("there is no option {key}")),
+            _ => return Err(format!("there is no option {name}")),
         }
     }
     if seeded && !counted {

@@ -221,8 +221,7 @@ mod tests {
         assert_eq!(network.ordered(0, A, B, &mut rng, &mut fired), None, "there is none yet");
         assert_eq!(network.look_after_connections(0, &[A, B]), [LinkUp { one: A, other: B }]);
         network.weather.delay_us = 1_000_000;
-        let sent: Vec<(u64, u64)> =
-            (0..50).filter_map(|_| network.ordered(0, A, B, &mut rng, &mut fired)).collect();
+        let sent: Vec<(u64, u64)> = (0..50).filter_map(|_| network.ordered(0, A, B, &mut rng, &mut fired)).collect();
         assert!(sent.is_sorted_by(|one, other| one.0 < other.0));
         let epoch = sent[0].1;
         assert_eq!(network.arrives(A, B, epoch), Arrival::Now);

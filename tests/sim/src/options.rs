@@ -26,6 +26,39 @@ impl Options {
         Self { seed, steps: DEFAULT_STEPS, faults: Faults::all(), bug: None }
     }
 
+    /// Sets one option by its name on the command line. An empty value leaves it as it is, as make passes what it was not given.
+    /// Whether there is such an option.
+    ///
+    /// # Errors
+    /// The value is none that it may have.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<bool, String> {
+        let number = || value.parse::<u64>().map_err(|_| format!("{name}={value} is not a number"));
+        match name {
+            _ if value.is_empty() => {}
+            "SEED" => self.seed = number()?,
+            "STEPS" => self.steps = number()?,
+            "FAULTS" => self.faults = Faults::parse(value)?,
+            "BUG" => self.bug = Some(Bug::parse(value)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Reads the options that [`Options::command`] ends with.
+    ///
+    /// # Errors
+    /// One of the words is none of them.
+    pub fn parse(words: &str) -> Result<Self, String> {
+        let mut options = Self::new(1);
+        for word in words.split_whitespace() {
+            let (name, value) = word.split_once('=').ok_or_else(|| format!("{word} is not NAME=value"))?;
+            if !options.set(name, value)? {
+                return Err(format!("there is no option {name}"));
+            }
+        }
+        Ok(options)
+    }
+
     /// The command that repeats this run.
     pub fn command(&self) -> String {
         let bug = self.bug.map_or_else(String::new, |bug| format!(" BUG={}", bug.name()));
@@ -68,9 +101,9 @@ impl Plan {
                 chosen = chosen.with(*fault);
             }
         }
-        let first = rng.below(3);
-        // Different for each, without chance: the first is clearly the fastest, so that elections end.
-        let ticks = |node: u64| usize::try_from(10 + 3 * ((node + first) % 3)).unwrap_or(10);
+        let (first, apart) = (rng.below(3), rng.between(1, 4));
+        // Different for each, without chance, so that elections end; sometimes so close that two stand at once.
+        let ticks = |node: u64| usize::try_from(10 + apart * ((node + first) % 3)).unwrap_or(10);
         let clients = rng.between(3, 6);
         Self {
             faults: chosen.and(options.faults),
@@ -78,11 +111,27 @@ impl Plan {
             conversations: rng.between(1, 2),
             clients,
             election_ticks: [ticks(0), ticks(1), ticks(2)],
-            fault_every_us: rng.between(150, 900) * 1_000,
+            fault_every_us: rng.between(80, 700) * 1_000,
             post_every_us: rng.between(20, 150) * 1_000,
             latency_us: rng.between(100, 5_000),
             sync_us: rng.between(200, 5_000),
             flush_every_us: rng.between(300, 3_000) * 1_000,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_of_a_run_reads_back() {
+        let faults = Faults::all().without(Fault::Loss);
+        let options = Options { seed: 7, steps: 99, faults, bug: Some(Bug::StaleRead) };
+        let command = options.command();
+        assert_eq!(Options::parse(command.strip_prefix("make sim ").unwrap()), Ok(options));
+        assert!(
+            Options::parse("SEED=x").is_err() && Options::parse("SPEED=1").is_err() && Options::parse("SEED").is_err()
+        );
     }
 }

@@ -34,7 +34,9 @@ impl Invariant for CommandsOnce {
             Record::Command { partition, node, ticket } => {
                 let last = self.last.entry((*partition, *node)).or_default();
                 if *ticket <= *last {
-                    return Err(format!("of partition {partition}, command {ticket} of node {node} comes after {last}"));
+                    return Err(format!(
+                        "of partition {partition}, command {ticket} of node {node} comes after {last}"
+                    ));
                 }
                 *last = *ticket;
                 if let Some(waiting) = self.waiting.get_mut(node) {

@@ -25,7 +25,9 @@ impl Invariant for Receipts {
             Record::Opened { client, .. } => self.seen.retain(|(of, _, _, _), _| *of != Some(*client)),
             Record::Receipt { client, node, conversation, account, read, head } => {
                 if read > head {
-                    return Err(format!("account {account} has read seq {read} of {conversation}, which ends at {head}"));
+                    return Err(format!(
+                        "account {account} has read seq {read} of {conversation}, which ends at {head}"
+                    ));
                 }
                 let before = self.seen.entry((*client, *node, *conversation, *account)).or_default();
                 if *read < *before {

@@ -54,7 +54,11 @@ impl Invariant for Liveness {
         if let Some(conversation) = self.conversations.difference(&self.accepting).next() {
             return Err(format!("{conversation} accepted no post in time after the last fault"));
         }
-        if self.settled { Ok(()) } else { Err("the replicas did not come to rest in time after the last fault".to_owned()) }
+        if self.settled {
+            Ok(())
+        } else {
+            Err("the replicas did not come to rest in time after the last fault".to_owned())
+        }
     }
 }
 

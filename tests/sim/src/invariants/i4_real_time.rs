@@ -40,7 +40,9 @@ impl Invariant for RealTime {
                 let before = posts.range(..*post_no).next_back().filter(|(_, before)| *before >= seq);
                 let after = posts.range(post_no.next()..).next().filter(|(_, after)| *after <= seq);
                 if let Some((other, place)) = before.or(after) {
-                    return Err(format!("of writer {writer}, post {post_no} is seq {seq} and post {other} is seq {place}"));
+                    return Err(format!(
+                        "of writer {writer}, post {post_no} is seq {seq} and post {other} is seq {place}"
+                    ));
                 }
                 posts.insert(*post_no, *seq);
             }

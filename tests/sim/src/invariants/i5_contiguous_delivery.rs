@@ -25,7 +25,10 @@ impl Invariant for Contiguous {
             Record::Opened { client, after } => {
                 let cursor = self.cursors.get(client).copied().unwrap_or_default();
                 if *after != cursor {
-                    return Err(format!("client {} opens after seq {after}, but it has received up to {cursor}", client.0));
+                    return Err(format!(
+                        "client {} opens after seq {after}, but it has received up to {cursor}",
+                        client.0
+                    ));
                 }
                 self.streams.insert(*client, *after);
             }

@@ -35,7 +35,9 @@ impl Invariant for Linearizable {
             Record::ReadEnded { call, head } => {
                 let Some((conversation, floor)) = self.asked.remove(call) else { return Ok(()) };
                 if head.is_some_and(|head| head < floor) {
-                    return Err(format!("read {call} of {conversation} returned {head:?}, but seq {floor} was known before"));
+                    return Err(format!(
+                        "read {call} of {conversation} returned {head:?}, but seq {floor} was known before"
+                    ));
                 }
                 head.iter().for_each(|head| self.known(conversation, *head));
             }

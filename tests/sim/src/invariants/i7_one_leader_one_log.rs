@@ -37,7 +37,9 @@ impl Invariant for OneLog {
                 }
                 let before = index.checked_sub(1).and_then(|before| self.entries.get(&(*partition, before)));
                 if before.is_some_and(|(before, _)| before > term) {
-                    return Err(format!("entry {index} of partition {partition} is of term {term}, older than the one before"));
+                    return Err(format!(
+                        "entry {index} of partition {partition} is of term {term}, older than the one before"
+                    ));
                 }
             }
             _ => {}

@@ -23,7 +23,9 @@ impl Invariant for SameState {
         if known == *state {
             return Ok(());
         }
-        Err(format!("partition {partition} at entry {index}: {known:016x} on node {first}, {state:016x} on node {node}"))
+        Err(format!(
+            "partition {partition} at entry {index}: {known:016x} on node {first}, {state:016x} on node {node}"
+        ))
     }
 }
 
@@ -34,8 +36,13 @@ mod tests {
 
     #[test]
     fn two_replicas_at_one_index_have_one_state() {
-        let applied = |node, index, state| {
-            Record::Applied { node: NodeId(node), partition: PartitionId(1), index, term: 1, digest: 0, state }
+        let applied = |node, index, state| Record::Applied {
+            node: NodeId(node),
+            partition: PartitionId(1),
+            index,
+            term: 1,
+            digest: 0,
+            state,
         };
         assert_eq!(verdict(SameState::default(), &[applied(1, 1, 5), applied(2, 1, 5), applied(2, 2, 6)]), Ok(()));
         assert!(verdict(SameState::default(), &[applied(1, 1, 5), applied(2, 1, 6)]).is_err());

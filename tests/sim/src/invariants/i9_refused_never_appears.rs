@@ -70,7 +70,9 @@ impl Invariant for Refused {
             Record::Arrived { client, from, message: Some(message), .. } => {
                 let Some((account, conversation)) = self.clients.get(client).copied() else { return Ok(()) };
                 if !self.may_see(conversation, account, *from) {
-                    return Err(format!("account {account} was sent seq {from} of {conversation}, and was not in it then"));
+                    return Err(format!(
+                        "account {account} was sent seq {from} of {conversation}, and was not in it then"
+                    ));
                 }
                 return self.found(conversation, *from, message);
             }

@@ -1,5 +1,8 @@
 //! What must hold, one file each (RELIABILITY.md). Each looks at every record as it comes and, where it can only then be told, at the end.
 
+mod commands_once;
+mod i11_receipts;
+mod i12_liveness;
 mod i1_acknowledged_posts_are_kept;
 mod i2_posts_appear_once;
 mod i3_one_order;
@@ -9,9 +12,6 @@ mod i6_linearizable_reads;
 mod i7_one_leader_one_log;
 mod i8_same_state;
 mod i9_refused_never_appears;
-mod i11_receipts;
-mod i12_liveness;
-mod commands_once;
 mod sound;
 
 use crate::history::Record;

@@ -160,13 +160,7 @@ impl Running {
         self.send(waiter.session, ToClient::Posted(posted), context);
     }
 
-    pub(super) fn give_up(
-        &mut self,
-        id: NodeId,
-        partition: PartitionId,
-        ticket: u64,
-        context: &mut Context<'_>,
-    ) {
+    pub(super) fn give_up(&mut self, id: NodeId, partition: PartitionId, ticket: u64, context: &mut Context<'_>) {
         context.record(Record::GivenUp { node: id, partition, ticket });
         if let Some(waiter) = self.tickets.remove(&ticket) {
             self.close(waiter.session, ErrorCode::Unavailable, context);

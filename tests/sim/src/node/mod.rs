@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use rove_core::conversation::PartitionMachine;
 use rove_core::lane::{Lane, LaneOutputs};
-use rove_core::replica::{Committed, PeerMessage, Recovered, Replica, ReplicaConfig, ReplicaRole, StepError, member_of};
+use rove_core::replica::{
+    Committed, PeerMessage, Recovered, Replica, ReplicaConfig, ReplicaRole, StepError, member_of,
+};
 use rove_core::routing::{Forward, ForwardAck};
 use rove_core::store::{MemoryStore, StateStore, WriteBatch};
 use rove_protocol::ids::{NodeId, PartitionId};

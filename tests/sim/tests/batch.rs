@@ -1,0 +1,57 @@
+//! The simulated cluster holds every invariant, whatever goes wrong.
+
+use std::time::{Duration, Instant};
+
+use rove_sim::batch::{Batch, describe, run};
+use rove_sim::faults::Faults;
+use rove_sim::options::Options;
+use rove_sim::world::World;
+
+/// Runs of the batch at least, however slow the machine: enough for every kind of fault to have done something many times.
+const RUNS: u64 = 40;
+
+/// And at most: about twenty seconds of a machine that does nothing else.
+const MOST_RUNS: u64 = 150;
+
+/// How long the batch goes on beyond its first runs.
+const BUDGET: Duration = Duration::from_secs(15);
+
+#[test]
+fn runs_that_once_failed_hold_now() {
+    let lines = include_str!("../regressions.txt").lines();
+    for line in lines.map(|line| line.split('#').next().unwrap_or_default().trim()).filter(|line| !line.is_empty()) {
+        let report = run(Options::parse(line).unwrap());
+        assert!(report.violations.is_empty(), "{}", describe(&report));
+    }
+}
+
+#[test]
+fn a_batch_of_seeds_holds_every_invariant_and_every_kind_of_fault_does_something() {
+    let begun = Instant::now();
+    let mut batch = Batch::default();
+    while batch.runs < RUNS || (batch.runs < MOST_RUNS && begun.elapsed() < BUDGET) {
+        batch.add(run(Options::new(1 + batch.runs)));
+    }
+    assert_eq!(batch.complaints(Faults::all()), Vec::<String>::new());
+    assert!(batch.acknowledged > 200 * batch.runs, "{} posts in {} runs", batch.acknowledged, batch.runs);
+}
+
+#[test]
+fn the_same_options_give_the_same_run_and_another_seed_another() {
+    let first = run(Options::new(3));
+    let again = run(Options::new(3));
+    assert_eq!((first.trace, first.events, first.virtual_us), (again.trace, again.events, again.virtual_us));
+    assert_eq!(first.fired, again.fired);
+    assert_ne!(first.trace, run(Options::new(4)).trace);
+}
+
+#[test]
+fn keeping_the_history_changes_nothing_and_it_can_be_judged_after_it_was_written_and_read() {
+    let options = Options::new(5);
+    let (report, history) = World::new(options).keeping_history().run();
+    assert_eq!(report.trace, run(options).trace);
+    let written = serde_json::to_string(&history.unwrap()).unwrap();
+    let read: rove_sim::history::History = serde_json::from_str(&written).unwrap();
+    assert_eq!(rove_sim::checker::check(&read), report.violations);
+    assert!(read.records.len() > 1_000);
+}
