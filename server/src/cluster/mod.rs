@@ -361,6 +361,7 @@ impl Cluster {
 
     /// Sends raft messages to a node: those without entries in one frame of the urgent class, those with entries in one of their
     /// own. Never waits. What does not fit is dropped and counted: raft sends it again.
+    #[allow(clippy::needless_pass_by_value, reason = "they are gone: raft does not send the same ones again")]
     pub fn send_raft(&self, to: NodeId, messages: Vec<(PartitionId, PeerMessage)>) {
         for (class, with_entries) in [(Class::Urgent, false), (Class::Append, true)] {
             let of_class = || messages.iter().filter(|(_, message)| message.carries_entries() == with_entries);

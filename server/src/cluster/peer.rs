@@ -285,11 +285,11 @@ impl PeerTask {
 
     /// Takes a connection into use, unless the one there is, is kept.
     async fn consider(&mut self, mut candidate: Candidate) {
-        if let Some(running) = &self.running {
-            if !replaces(&candidate, &running.link, self.shared.config.node < self.peer.node) {
-                candidate.refuse(&Refusal::Duplicate);
-                return;
-            }
+        if let Some(running) = &self.running
+            && !replaces(&candidate, &running.link, self.shared.config.node < self.peer.node)
+        {
+            candidate.refuse(&Refusal::Duplicate);
+            return;
         }
         if let Err(error) = candidate.answer(&self.shared).await {
             self.peer.refused(&self.shared, &GreetError::Link(error));

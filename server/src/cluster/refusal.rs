@@ -179,7 +179,7 @@ impl Grievances {
             (Whom::Address(from), true) => tracing::warn!(%from, "a connection from {from} was refused: {reason}"),
             (Whom::Peer(node), false) => tracing::info!(%node, "no connection with node {node}: {reason}"),
             (Whom::Address(from), false) => {
-                tracing::debug!(%from, "a connection from {from} came to nothing: {reason}")
+                tracing::debug!(%from, "a connection from {from} came to nothing: {reason}");
             }
         }
     }

@@ -196,6 +196,7 @@ pub const SNAPSHOTS_AT_ONCE: usize = 2;
 /// Unidirectional streams a peer may open: one for each class, and as many for later versions.
 pub const UNI_STREAMS: u32 = 8;
 /// Bidirectional streams a peer may open: control, questions, snapshots, and as many snapshots that are just ending.
+#[allow(clippy::cast_possible_truncation, reason = "a few dozen")]
 pub const BIDI_STREAMS: u32 = 1 + CALLS_AT_ONCE as u32 + 2 * SNAPSHOTS_AT_ONCE as u32;
 /// Window of a stream: at a round trip of 1 ms a gigabyte a second, at 100 ms 10 MiB/s. Frames are taken out as they come.
 pub const STREAM_WINDOW: u32 = 1_024 * 1_024;
@@ -260,7 +261,13 @@ mod tests {
 
     #[test]
     fn a_queue_takes_the_largest_frame_of_its_class() {
-        assert!(URGENT_FRAME < URGENT_QUEUE_BYTES && APPEND_FRAME < APPEND_QUEUE_BYTES);
-        assert!(FORWARD_FRAME < FORWARD_QUEUE_BYTES && PRESENCE_BYTES + AROUND < PRESENCE_QUEUE_BYTES);
+        for (frame, queue) in [
+            (URGENT_FRAME, URGENT_QUEUE_BYTES),
+            (APPEND_FRAME, APPEND_QUEUE_BYTES),
+            (FORWARD_FRAME, FORWARD_QUEUE_BYTES),
+            (PRESENCE_BYTES + AROUND, PRESENCE_QUEUE_BYTES),
+        ] {
+            assert!(frame < queue);
+        }
     }
 }

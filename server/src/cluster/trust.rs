@@ -117,7 +117,7 @@ impl Trust {
                     tracing::info!(certificate = %self.files.certificate.display(), "the node's certificate was read anew");
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the node's new certificate cannot be used; the one before stays in force")
+                    tracing::warn!(%error, "the node's new certificate cannot be used; the one before stays in force");
                 }
             }
         }

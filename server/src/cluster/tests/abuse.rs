@@ -6,7 +6,7 @@ use super::super::registry::{CloseCode, FrameType, StreamType};
 use super::refusals::{Stranger, code, hello, say};
 use super::*;
 
-/// A node 2 by hand, linked with node 1.
+/// A node 1 by hand, linked with node 2: the lower id, whose connection node 2 takes at once.
 struct Rogue {
     stranger: Stranger,
     connection: quinn::Connection,
@@ -14,21 +14,12 @@ struct Rogue {
 }
 
 impl Rogue {
-    async fn link(fixture: &Fixture, one: &TestNode, times: usize) -> Self {
-        let stranger = Stranger::new(&fixture.files(2));
-        // What is there already is a peer that was started before.
-        let hello = super::super::frame::Hello { incarnation: times as u64, ..hello(2) };
-        loop {
-            let connection = stranger.connect(fixture).await.unwrap();
-            let control = say(&connection, &hello).await;
-            tokio::select! {
-                _ = one.ear.up_times(2, times) => {
-                    return Self { stranger, connection, _control: control.unwrap() };
-                }
-                // Node 1 rests from the last time.
-                _ = connection.closed() => {}
-            }
-        }
+    async fn link(fixture: &Fixture, two: &TestNode) -> Self {
+        let stranger = Stranger::new(&fixture.files(1));
+        let connection = stranger.connect(fixture, 2).await.unwrap();
+        let control = say(&connection, &hello(1)).await.unwrap();
+        two.ear.up(1).await;
+        Self { stranger, connection, _control: control }
     }
 
     /// Opens a stream and writes these bytes behind its type.
@@ -57,34 +48,33 @@ fn raw(frame_type: u32, body: &[u8]) -> Vec<u8> {
 async fn whoever_breaks_the_rules_is_cut_off_and_left_alone_for_a_while() {
     let (lines, _guard) = Lines::listen();
     let fixture = Fixture::new(2);
-    // Nobody answers where node 2 should be.
-    let one = fixture.start(1);
+    let two = fixture.start(2);
     let urgent = StreamType::URGENT.0;
     // 4 GiB, of which nothing comes.
-    let rogue = Rogue::link(&fixture, &one, 1).await;
+    let rogue = Rogue::link(&fixture, &two).await;
     let _stream = rogue.stream(urgent, &[0xff, 0xff, 0xff, 0xff, 0x0f]).await;
     assert_eq!(rogue.cut_off().await, CloseCode::TOO_LARGE);
-    one.ear.exactly(Heard::Down(2)).await;
-    assert_eq!(lines.warnings(&["node 2", "4294967295 bytes"]), 1);
+    two.ear.exactly(Heard::Down(1)).await;
+    assert_eq!(lines.warnings(&["node 1", "4294967295 bytes"]), 1);
     // At once again.
-    let again = rogue.stranger.connect(&fixture).await.unwrap();
-    let _control = say(&again, &hello(2)).await;
+    let again = rogue.stranger.connect(&fixture, 2).await.unwrap();
+    let _control = say(&again, &hello(1)).await;
     assert_eq!(code(&soon("the refusal", again.closed()).await), CloseCode::RESTING);
-    one.stop().await;
+    two.stop().await;
 }
 
 /// What a rogue does, and how the connection ends. Each with a node of its own, so that none waits for a rest.
 async fn cut(stream_type: u64, bytes: &[u8]) -> CloseCode {
     let fixture = Fixture::new(2);
-    let one = fixture.start(1);
-    let rogue = Rogue::link(&fixture, &one, 1).await;
+    let two = fixture.start(2);
+    let rogue = Rogue::link(&fixture, &two).await;
     let _stream = rogue.stream(stream_type, bytes).await;
     let code = rogue.cut_off().await;
-    one.ear.exactly(Heard::Down(2)).await;
+    two.ear.exactly(Heard::Down(1)).await;
     let heard_nothing =
-        one.ear.heard.lock().iter().all(|heard| matches!(heard, Heard::Up(..) | Heard::Down(_) | Heard::Formation(..)));
+        two.ear.heard.lock().iter().all(|heard| matches!(heard, Heard::Up(..) | Heard::Down(_) | Heard::Formation(..)));
     assert!(heard_nothing);
-    one.stop().await;
+    two.stop().await;
     code
 }
 
@@ -106,58 +96,58 @@ async fn garbage_and_what_does_not_belong_there_close_with_a_code() {
 #[tokio::test]
 async fn a_second_stream_of_one_class_is_refused() {
     let fixture = Fixture::new(2);
-    let one = fixture.start(1);
-    let rogue = Rogue::link(&fixture, &one, 1).await;
+    let two = fixture.start(2);
+    let rogue = Rogue::link(&fixture, &two).await;
     let _first = rogue.stream(StreamType::URGENT.0, &[]).await;
     let _second = rogue.stream(StreamType::URGENT.0, &[]).await;
     assert_eq!(rogue.cut_off().await, CloseCode::UNEXPECTED);
-    one.stop().await;
+    two.stop().await;
 }
 
 #[tokio::test]
 async fn unknown_even_frames_and_streams_are_skipped() {
     let fixture = Fixture::new(2);
-    let one = fixture.start(1);
-    let rogue = Rogue::link(&fixture, &one, 1).await;
+    let two = fixture.start(2);
+    let rogue = Rogue::link(&fixture, &two).await;
     let even = rogue.stream(0x7e, b"whatever").await;
     let presence = raw(FrameType::PRESENCE.0, &[1, 9]);
     let _stream = rogue.stream(StreamType::PRESENCE.0, &[raw(0x7e, b"whatever"), presence].concat()).await;
-    one.ear.exactly(Heard::Presence(2, Bytes::from_static(&[9]))).await;
+    two.ear.exactly(Heard::Presence(1, Bytes::from_static(&[9]))).await;
     soon("the stop", even.stopped()).await.unwrap();
     assert!(rogue.connection.close_reason().is_none());
-    one.stop().await;
+    two.stop().await;
 }
 
 #[tokio::test]
 async fn a_peer_that_reads_nothing_costs_bounded_memory_and_nobody_waits() {
     let fixture = Fixture::new(2);
-    let one = fixture.start(1);
-    let _rogue = Rogue::link(&fixture, &one, 1).await;
-    let append = vec![(PartitionId(1), message(1, 2, 1, 1_000_000))];
+    let two = fixture.start(2);
+    let _rogue = Rogue::link(&fixture, &two).await;
+    let append = vec![(PartitionId(1), message(2, 1, 1, 1_000_000))];
     for _ in 0..100 {
-        one.cluster.send_raft(NodeId(2), append.clone());
+        two.cluster.send_raft(NodeId(1), append.clone());
     }
-    let status = one.class(2, Class::Append);
+    let status = two.class(1, Class::Append);
     assert!(status.queued_bytes <= registry::APPEND_QUEUE_BYTES);
     assert!(status.dropped_frames >= 50 && status.dropped_bytes >= 50_000_000, "{status:?}");
     let mut refused = None;
     for first in 0..2 * registry::FORWARD_QUEUE_FRAMES as u64 {
-        refused = refused.or(one.cluster.send_forward(NodeId(2), &forward(first)).err());
+        refused = refused.or(two.cluster.send_forward(NodeId(1), &forward(first)).err());
     }
     assert_eq!(refused, Some(SendError::Full));
     for _ in 0..2_000 {
-        one.cluster.send_presence(NodeId(2), Bytes::from_static(&[0; 1_000])).unwrap();
+        two.cluster.send_presence(NodeId(1), Bytes::from_static(&[0; 1_000])).unwrap();
     }
-    assert!(one.class(2, Class::Presence).queued_frames <= registry::PRESENCE_QUEUE_FRAMES);
-    one.stop().await;
+    assert!(two.class(1, Class::Presence).queued_frames <= registry::PRESENCE_QUEUE_FRAMES);
+    two.stop().await;
 }
 
 #[tokio::test]
 async fn more_streams_than_allowed_are_not_there_to_be_opened() {
     let fixture = Fixture::new(2);
-    let one = fixture.start(1);
-    one.ear.silent.store(true, std::sync::atomic::Ordering::Relaxed);
-    let rogue = Rogue::link(&fixture, &one, 1).await;
+    let two = fixture.start(2);
+    two.ear.silent.store(true, std::sync::atomic::Ordering::Relaxed);
+    let rogue = Rogue::link(&fixture, &two).await;
     let mut streams = Vec::new();
     while let Ok(opened) = tokio::time::timeout(Duration::from_millis(200), rogue.connection.open_bi()).await {
         let (mut send, recv) = opened.unwrap();
@@ -166,19 +156,19 @@ async fn more_streams_than_allowed_are_not_there_to_be_opened() {
     }
     // The control stream is one of them.
     assert_eq!(streams.len() + 1, registry::BIDI_STREAMS as usize);
-    one.stop().await;
+    two.stop().await;
 }
 
 #[tokio::test]
 async fn strangers_that_say_nothing_do_not_keep_peers_out() {
     let fixture = Fixture::new(2);
-    let one = fixture.start(1);
-    let stranger = Stranger::new(&fixture.files(2));
+    let two = fixture.start(2);
+    let stranger = Stranger::new(&fixture.files(1));
     let mut silent = Vec::new();
     for _ in 0..registry::RETRY_ABOVE + 2 {
-        silent.push(stranger.connect(&fixture).await.unwrap());
+        silent.push(stranger.connect(&fixture, 2).await.unwrap());
     }
-    let two = fixture.start(2);
+    let one = fixture.start(1);
     two.ear.up(1).await;
     one.stop().await;
     two.stop().await;

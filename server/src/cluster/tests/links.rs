@@ -174,7 +174,7 @@ async fn questions_that_are_not_answered_are_bounded_in_number_and_in_time() {
     one.ear.up(2).await;
     two.ear.silent.store(true, std::sync::atomic::Ordering::Relaxed);
     let ask = || one.cluster.call(NodeId(2), Bytes::from_static(b"?"));
-    let asked = futures::future::join_all((0..registry::CALLS_AT_ONCE + 1).map(|_| ask()));
+    let asked = futures::future::join_all((0..=registry::CALLS_AT_ONCE).map(|_| ask()));
     let answers = soon("the time-outs", asked).await;
     let count = |error: &CallError| answers.iter().filter(|answer| answer.as_ref() == Err(error)).count();
     assert_eq!(count(&CallError::Busy), 1);

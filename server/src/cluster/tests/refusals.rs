@@ -26,14 +26,15 @@ impl Stranger {
         Self { endpoint: quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap(), client }
     }
 
-    pub(super) async fn connect(&self, fixture: &Fixture) -> Result<quinn::Connection, ConnectionError> {
-        let connecting = self.endpoint.connect_with(self.client.clone(), fixture.addresses[&1], "node-1.chat.rove");
+    pub(super) async fn connect(&self, fixture: &Fixture, to: u64) -> Result<quinn::Connection, ConnectionError> {
+        let name = pki::node_name("chat", NodeId(to));
+        let connecting = self.endpoint.connect_with(self.client.clone(), fixture.addresses[&to], &name);
         soon("a handshake", connecting.unwrap()).await
     }
 
     /// Connects to node 1, says `hello`, and returns why the connection ended.
     async fn knock(&self, fixture: &Fixture, hello: &Hello) -> ConnectionError {
-        let connection = match self.connect(fixture).await {
+        let connection = match self.connect(fixture, 1).await {
             Ok(connection) => connection,
             Err(error) => return error,
         };
@@ -105,10 +106,10 @@ async fn refused_by_tls(fixture: &Fixture, lines: &Lines, stranger: Stranger, ex
 async fn certificates_that_tls_refuses_are_refused_with_what_to_do() {
     let (fixture, one, lines, _guard) = alone();
     let other = Fixture::new(2);
-    // Another authority's: it is found out, though it names the right node.
+    // Of another authority for the same name: its signature is wrong, though it names the right node.
     let files = Files { ca: fixture.files(1).ca, ..other.files(2) };
     let words = ["127.0.0.1", "not of the cluster's authority", "pki node"];
-    refused_by_tls(&fixture, &lines, Stranger::new(&files), 48, &words).await;
+    refused_by_tls(&fixture, &lines, Stranger::new(&files), 51, &words).await;
 
     let (dir, then) = (fixture.dir.path().join("old"), SystemTime::now() - Duration::from_secs(86_400));
     let old = make_node_between(&fixture.ca(), NodeId(2), &dir, then, then + Duration::from_secs(60)).unwrap();

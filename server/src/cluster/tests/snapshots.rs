@@ -101,7 +101,7 @@ async fn a_snapshot_arrives_whole() {
     assert_eq!(pair.send(chunks(40)).await, Ok(SnapshotSent { from: 0, chunks: 40 }));
     {
         let store = pair.store.lock();
-        assert!(store.finished && store.chunks.len() == 40 && store.chunks[39][..] == [39; registry::CHUNK_BYTES]);
+        assert!(store.finished && store.chunks.len() == 40 && store.chunks[39][..] == vec![39; registry::CHUNK_BYTES]);
     }
     pair.stop().await;
 }
