@@ -17,6 +17,7 @@ const WATERMARK_EVERY_US: u64 = 1_000_000;
 
 /// One thing to write.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "nearly all of them are the large one")]
 pub enum Write {
     /// What a replica wants persisted.
     Persist(PartitionId, Persist),

@@ -23,9 +23,8 @@ fn main() -> ExitCode {
     match parse(std::env::args().skip(1)) {
         Ok(arguments) => match simulate(&arguments) {
             Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::FAILURE,
-            // Whoever read the output has gone.
-            Err(_) => ExitCode::FAILURE,
+            // An error: whoever read the output has gone.
+            Ok(false) | Err(_) => ExitCode::FAILURE,
         },
         Err(complaint) => {
             let _ = writeln!(

@@ -56,7 +56,7 @@ impl<E> Queue<E> {
     }
 
     /// Goes on to the next event.
-    pub fn next(&mut self) -> Option<E> {
+    pub fn advance(&mut self) -> Option<E> {
         let Reverse(next) = self.events.pop()?;
         self.now_us = next.at_us;
         Some(next.event)
@@ -74,7 +74,7 @@ mod tests {
         queue.after(1, 'a');
         queue.after(5, 'd');
         queue.after(1, 'b');
-        let order: String = std::iter::from_fn(|| queue.next()).collect();
+        let order: String = std::iter::from_fn(|| queue.advance()).collect();
         assert_eq!((order.as_str(), queue.now_us()), ("abcd", 5));
     }
 }

@@ -6,8 +6,7 @@ use rove_sim::faults::Faults;
 use rove_sim::options::Options;
 
 /// Seeds until the bug was found, at most `most`.
-fn seeds_until_found(bug: Bug, faults: &str, most: u64) -> Option<u64> {
-    let faults = Faults::parse(faults).unwrap();
+fn seeds_until_found(bug: Bug, faults: Faults, most: u64) -> Option<u64> {
     (1..=most).find(|seed| {
         let options = Options { faults, bug: Some(bug), steps: 8_000, ..Options::new(*seed) };
         !run(options).violations.is_empty()
@@ -18,7 +17,8 @@ macro_rules! is_found {
     ($($name:ident: $bug:ident, $faults:literal, $most:literal;)*) => {
         $(#[test]
         fn $name() {
-            assert!(seeds_until_found(Bug::$bug, $faults, $most).is_some(), "not in {} seeds", $most);
+            let faults = Faults::parse($faults).unwrap();
+            assert!(seeds_until_found(Bug::$bug, faults, $most).is_some(), "not in {} seeds", $most);
         })*
 
         #[test]

@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn after_the_last_fault_posts_are_accepted_and_everything_settles_in_time() {
-        let healed = |within| Record::Healed { within_us: within * 1_000_000 };
+        let healed = |within: u64| Record::Healed { within_us: within * 1_000_000 };
         let run = |records: &[Record]| verdict(Liveness::default(), records);
         assert_eq!(run(&[client(1)]), Ok(()), "nothing was promised");
         assert_eq!(run(&[client(1), healed(3), sent(1), posted(1, 1), Record::Settled]), Ok(()));

@@ -39,7 +39,9 @@ impl Invariant for Linearizable {
                         "read {call} of {conversation} returned {head:?}, but seq {floor} was known before"
                     ));
                 }
-                head.iter().for_each(|head| self.known(conversation, *head));
+                if let Some(head) = head {
+                    self.known(conversation, *head);
+                }
             }
             _ => {}
         }

@@ -11,7 +11,7 @@ type Post = (ConversationId, WriterId, PostNo);
 
 #[derive(Default)]
 pub(super) struct Refused {
-    refused: BTreeSet<Post>,
+    ended: BTreeSet<Post>,
     appeared: BTreeSet<Post>,
     clients: BTreeMap<ClientId, (AccountId, ConversationId)>,
     /// At which seqs an account came in (true) or went.
@@ -36,7 +36,7 @@ impl Refused {
             return Ok(());
         }
         let post = (conversation, message.writer, message.post_no);
-        if self.refused.contains(&post) {
+        if self.ended.contains(&post) {
             return Err(format!("post {} of writer {} was refused, and is seq {seq}", message.post_no, message.writer));
         }
         self.appeared.insert(post);
@@ -65,7 +65,7 @@ impl Invariant for Refused {
                 if self.appeared.contains(&post) {
                     return Err(format!("post {post_no} of writer {writer} is in the log, and was refused"));
                 }
-                self.refused.insert(post);
+                self.ended.insert(post);
             }
             Record::Arrived { client, from, message: Some(message), .. } => {
                 let Some((account, conversation)) = self.clients.get(client).copied() else { return Ok(()) };

@@ -78,7 +78,7 @@ impl Running {
                     if let Some(place) = self.places.get_mut(&partition) {
                         place.lane.answered(origin.ticket);
                     }
-                    self.answer(origin.ticket, outcome, context);
+                    self.answer(origin.ticket, &outcome, context);
                 }
                 Effect::Answer { .. } => {}
                 Effect::Event { seq, .. } => last_seq = Some(seq),
@@ -101,7 +101,7 @@ impl Running {
         Ok(())
     }
 
-    fn answer(&mut self, ticket: u64, outcome: ConversationOutcome, context: &mut Context<'_>) {
+    fn answer(&mut self, ticket: u64, outcome: &ConversationOutcome, context: &mut Context<'_>) {
         if let Some(waiter) = self.tickets.remove(&ticket) {
             self.tell(&waiter, outcome, context);
         }

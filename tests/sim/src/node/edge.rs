@@ -168,7 +168,7 @@ impl Running {
     }
 
     /// A command was decided.
-    pub(super) fn tell(&self, waiter: &Waiter, outcome: ConversationOutcome, context: &mut Context<'_>) {
+    pub(super) fn tell(&self, waiter: &Waiter, outcome: &ConversationOutcome, context: &mut Context<'_>) {
         match outcome {
             ConversationOutcome::Posted(posted) => {
                 let posted = Posted {

@@ -1,18 +1,18 @@
 //! The world: nodes, the network between them, clients, and time. One event after the other.
 
+mod ending;
+mod faults;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hash;
 
 use bytes::Bytes;
-use rove_core::conversation::read;
-use rove_core::placement;
 use rove_core::routing::{Forward, ForwardAck};
-use rove_protocol::ids::{AccountId, ConversationId, NodeId, PartitionId, Seq};
-use rove_protocol::message::{Body, Event};
+use rove_protocol::ids::{AccountId, NodeId, PartitionId};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::checker::{Checker, Violation};
-use crate::client::{Client, ClientAction, ClientContext, Group, message_of};
+use crate::client::{Client, ClientAction, ClientContext, Group};
 use crate::disk::Crash;
 use crate::faults::{Fault, Fired};
 use crate::history::{History, Record, Stamped};
@@ -156,7 +156,9 @@ impl World {
             world.record(record);
             world.queue.after(world.rng.below(100_000), Happening::ClientWake(at));
         }
-        NODES.iter().for_each(|id| world.queue.after(0, Happening::Restart(*id)));
+        for id in NODES {
+            world.queue.after(0, Happening::Restart(id));
+        }
         world.queue.after(0, Happening::Links);
         let first_fault = 1_000_000 + world.rng.below(world.plan.fault_every_us);
         world.queue.after(first_fault, Happening::Fault);
@@ -216,12 +218,12 @@ impl World {
     }
 
     fn step(&mut self) {
-        let Some(happening) = self.queue.next() else { return };
+        let Some(happening) = self.queue.advance() else { return };
         self.events += 1;
         self.queue.now_us().hash(&mut self.trace);
         std::mem::discriminant(&happening).hash(&mut self.trace);
         match happening {
-            Happening::Node(node, boot, event) => self.to_node(node, boot, event),
+            Happening::Node(node, boot, event) => self.tell_node(node, boot, event),
             Happening::Stream(from, to, epoch, item) => {
                 self.held.entry((from, to)).or_default().push_back((epoch, item));
                 self.deliver(from, to);
@@ -242,7 +244,7 @@ impl World {
                 }
             }
             Happening::ClientWake(at) => {
-                self.with_client(at, |client, context| client.wake(context));
+                self.with_client(at, Client::wake);
                 let every = self.plan.post_every_us;
                 self.queue.after(every / 2 + self.rng.below(every + 1), Happening::ClientWake(at));
             }
@@ -259,7 +261,7 @@ impl World {
             Happening::NodeHears(session, message) => self.node_hears(session, message),
             Happening::NodeLost(session) => {
                 if let Some(line) = self.lines.remove(&session) {
-                    self.to_node(line.node, Some(line.boot), NodeEvent::SessionGone(session));
+                    self.tell_node(line.node, Some(line.boot), NodeEvent::SessionGone(session));
                 }
             }
         }
@@ -270,7 +272,7 @@ impl World {
         &mut self.nodes[at]
     }
 
-    fn to_node(&mut self, id: NodeId, boot: Option<u64>, event: NodeEvent) {
+    fn tell_node(&mut self, id: NodeId, boot: Option<u64>, event: NodeEvent) {
         let node = self.node(id);
         if !node.is_running() || boot.is_some_and(|boot| boot != node.boot) {
             return;
@@ -357,7 +359,7 @@ impl World {
             }
             let item = self.held.get_mut(&(from, to)).and_then(VecDeque::pop_front);
             if let Some((_, item)) = item.filter(|_| arrival_now == Arrival::Now) {
-                self.to_node(to, None, arrival(from, item));
+                self.tell_node(to, None, arrival(from, item));
             }
         }
     }
@@ -365,8 +367,8 @@ impl World {
     fn look_after_links(&mut self) {
         let running: Vec<NodeId> = self.nodes.iter().filter(|node| node.is_running()).map(|node| node.id).collect();
         for made in self.network.look_after_connections(self.queue.now_us(), &running) {
-            self.to_node(made.one, None, NodeEvent::LinkUp(made.other));
-            self.to_node(made.other, None, NodeEvent::LinkUp(made.one));
+            self.tell_node(made.one, None, NodeEvent::LinkUp(made.other));
+            self.tell_node(made.other, None, NodeEvent::LinkUp(made.one));
         }
         self.queue.after(LINKS_EVERY_US, Happening::Links);
     }
@@ -463,205 +465,10 @@ impl World {
         let Some((id, boot)) = self.lines.get(&session).map(|line| (line.node, line.boot)) else { return };
         let node = self.node(id);
         if node.is_running() && node.boot == boot {
-            self.to_node(id, Some(boot), NodeEvent::Client(session, message));
+            self.tell_node(id, Some(boot), NodeEvent::Client(session, message));
         } else {
             self.queue.after(1_000, Happening::ClientLost(session));
         }
-    }
-
-    /// One fault, of a kind that this run has.
-    fn fault(&mut self) {
-        let Some(fault) = self.nemesis.choose(&mut self.rng) else { return };
-        let id = self.rng.pick(&NODES).unwrap_or(NODES[0]);
-        let lasts = self.rng.between(50, 2_500) * 1_000;
-        match fault {
-            Fault::Loss | Fault::Delay | Fault::Reorder | Fault::Duplicate | Fault::StaleForward => {
-                self.nemesis.storm(fault, &mut self.network.weather, &mut self.rng);
-                self.queue.after(lasts, Happening::Cure(Cure::Weather(fault)));
-            }
-            Fault::Partition | Fault::OneWay | Fault::Bridge => {
-                let name = self.nemesis.block(fault, id, &mut self.network, &mut self.rng);
-                self.queue.after(lasts, Happening::Cure(Cure::Unblock(name)));
-            }
-            Fault::LinkCut => {
-                let other = self.rng.pick(&NODES).unwrap_or(id);
-                if self.network.cut(id, other) {
-                    self.fired.count(Fault::LinkCut);
-                }
-            }
-            Fault::Kill | Fault::PowerLoss => {
-                let kind = if fault == Fault::Kill { Crash::Kill } else { Crash::Power };
-                let was_running = self.node(id).is_running();
-                let lost = self.crash(id, kind, self.nemesis.tears());
-                if was_running && (lost || fault == Fault::Kill) {
-                    self.fired.count(fault);
-                }
-                self.restart_later(id);
-            }
-            Fault::PowerLossAll => {
-                let tears = self.nemesis.tears();
-                let lost = NODES.map(|id| self.crash(id, Crash::Power, tears));
-                if lost.contains(&true) {
-                    self.fired.count(Fault::PowerLossAll);
-                }
-                NODES.iter().for_each(|id| self.restart_later(*id));
-            }
-            Fault::TornTail => {
-                self.crash(id, Crash::Power, true);
-                self.restart_later(id);
-            }
-            Fault::SyncFailure => self.node(id).sync_fails = true,
-            Fault::BitRot => self.rot(id),
-            Fault::Pause => {
-                if self.node(id).is_running() {
-                    self.node(id).paused = true;
-                    self.fired.count(Fault::Pause);
-                    self.queue.after(lasts, Happening::Cure(Cure::Resume(id)));
-                }
-            }
-            Fault::SlowDisk => {
-                self.node(id).slow_disk = true;
-                self.queue.after(lasts, Happening::Cure(Cure::QuickDisk(id)));
-            }
-            Fault::Clock => {
-                let jump = i64::try_from(self.rng.below(2 * 86_400_000)).unwrap_or(0) - 86_400_000;
-                self.node(id).clock_ms = jump;
-                self.fired.count(Fault::Clock);
-            }
-            Fault::Transfer => {
-                let to = self.rng.pick(&NODES).unwrap_or(id);
-                NODES.iter().for_each(|node| self.to_node(*node, None, NodeEvent::Transfer(to)));
-            }
-            Fault::ClientCut => self.cut_client(),
-        }
-    }
-
-    /// At most one disk of three rots: a second one would take the majority.
-    fn rot(&mut self, id: NodeId) {
-        if self.nodes.iter().any(|node| node.disk.is_rotten()) || !self.node(id).is_running() {
-            return;
-        }
-        self.crash(id, Crash::Kill, false);
-        let at = NODES.iter().position(|node| *node == id).unwrap_or(0);
-        self.nodes[at].disk.rot(&mut self.rng);
-        self.restart_later(id);
-    }
-
-    fn cut_client(&mut self) {
-        let at = usize::try_from(self.rng.below(self.clients.len() as u64)).unwrap_or(0);
-        let session = self.lines.iter().find(|(_, line)| line.client == at && line.heard).map(|(session, _)| *session);
-        let Some(session) = session else { return };
-        let Some(line) = self.lines.remove(&session) else { return };
-        self.fired.count(Fault::ClientCut);
-        self.with_client(at, |client, context| client.lost(session, context));
-        self.to_node(line.node, Some(line.boot), NodeEvent::SessionGone(session));
-    }
-
-    fn cure(&mut self, cure: Cure) {
-        match cure {
-            Cure::Weather(fault) => Nemesis::calm(fault, &mut self.network.weather),
-            Cure::Unblock(name) => self.network.unblock(name),
-            Cure::Resume(id) => self.resume(id),
-            Cure::QuickDisk(id) => self.node(id).slow_disk = false,
-        }
-    }
-
-    fn resume(&mut self, id: NodeId) {
-        let node = self.node(id);
-        if !std::mem::take(&mut node.paused) {
-            return;
-        }
-        let mut ticked = false;
-        for (boot, event) in self.deferred.remove(&id).unwrap_or_default() {
-            // It can have stopped itself meanwhile.
-            let tick = matches!(event, NodeEvent::Tick);
-            debug_assert!(!(tick && ticked), "a node asks for one tick at a time");
-            ticked |= tick;
-            self.to_node(id, boot, event);
-        }
-    }
-
-    /// The last fault is over: from here on, everything has to become well.
-    fn heal(&mut self) {
-        self.healed = true;
-        self.network.heal();
-        for id in NODES {
-            self.resume(id);
-            let node = self.node(id);
-            (node.slow_disk, node.sync_fails) = (false, false);
-            self.restart_later(id);
-        }
-        self.record(Record::Healed { within_us: HEAL_WITHIN_US });
-    }
-
-    /// Whether nothing is on its way any more, and everybody has everything.
-    fn is_settled(&self) -> bool {
-        let mut indexes: BTreeMap<PartitionId, [u64; 3]> = BTreeMap::new();
-        for node in self.nodes.iter().filter(|node| !node.quarantined) {
-            let Some(places) = node.status() else { return false };
-            for (partition, place) in places {
-                let known = *indexes.entry(partition).or_insert(place.indexes);
-                let [last, committed, applied] = place.indexes;
-                if known != place.indexes || last != applied || committed != applied || !place.idle {
-                    return false;
-                }
-            }
-        }
-        self.clients.iter().all(|client| {
-            client.is_done() && Some(client.cursor()) == self.head(client.conversation()) && client.cursor() > Seq(0)
-        })
-    }
-
-    /// The head that the first node that runs knows.
-    fn head(&self, conversation: ConversationId) -> Option<Seq> {
-        let store = self.nodes.iter().find_map(Node::store)?;
-        let partition = placement::partition_of_conversation(conversation, self.plan.partitions);
-        read::conversation(store, partition, conversation).ok().flatten().map(|row| row.head)
-    }
-
-    /// Writes the final state of everything into the history.
-    fn read_everything(&mut self) {
-        let mut records = Vec::new();
-        let mut conversations: Vec<ConversationId> = self.clients.iter().map(Client::conversation).collect();
-        conversations.sort_unstable();
-        conversations.dedup();
-        for node in &self.nodes {
-            let Some(store) = node.store() else { continue };
-            for conversation in &conversations {
-                let partition = placement::partition_of_conversation(*conversation, self.plan.partitions);
-                let events = read::events(store, partition, *conversation, Seq(1), Seq(u64::MAX - 1), usize::MAX);
-                let decoded: Result<Vec<_>, String> = events.map_err(|error| error.to_string()).and_then(|events| {
-                    let decode = |event: read::StoredEvent| {
-                        let decoded = Event::decode_body(event.body).map_err(|error| error.to_string())?;
-                        Ok((event.seq, message_of(&decoded)))
-                    };
-                    events.into_iter().map(decode).collect()
-                });
-                records.push(match decoded {
-                    Ok(messages) => Record::FinalLog { node: node.id, conversation: *conversation, messages },
-                    Err(error) => Record::Wrong { what: format!("node {}: {error}", node.id) },
-                });
-            }
-        }
-        for (number, client) in self.clients.iter().enumerate() {
-            if Some(client.cursor()) == self.head(client.conversation()) {
-                records.push(Record::ReadAll { client: crate::history::ClientId(number as u64) });
-            }
-        }
-        records.into_iter().for_each(|record| self.record(record));
-    }
-
-    /// How everything is, for who looks for the reason of a failure.
-    pub fn describe(&self) -> String {
-        let mut lines = Vec::new();
-        for node in &self.nodes {
-            lines.push(format!("node {}: running {}, quarantined {}", node.id, node.is_running(), node.quarantined));
-            for (partition, place) in node.status().unwrap_or_default() {
-                lines.push(format!("  partition {partition}: {place:?}"));
-            }
-        }
-        lines.extend(self.clients.iter().map(Client::trouble));
-        lines.join("\n")
     }
 }
 
