@@ -5,6 +5,7 @@
 mod control;
 mod conversation;
 mod datagrams;
+mod early;
 mod fetch;
 mod first_flight;
 mod inbox;

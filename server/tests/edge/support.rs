@@ -56,7 +56,12 @@ impl World {
     }
 
     pub(crate) async fn start_with(edge_config: EdgeConfig) -> Self {
-        Self::start_node(|_| {}, edge_config, tls()).await
+        Self::start_on(edge_config, tls()).await
+    }
+
+    /// With a TLS configuration of the test's own, and the pin of its certificate.
+    pub(crate) async fn start_on(edge_config: EdgeConfig, tls: (rustls::ServerConfig, [u8; 32])) -> Self {
+        Self::start_node(|_| {}, edge_config, tls).await
     }
 
     /// On a node whose configuration is changed before it starts, with a TLS configuration and the pin of its certificate.
