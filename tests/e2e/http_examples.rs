@@ -9,6 +9,7 @@
 )]
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -66,7 +67,7 @@ curl() {
 fn run(server: &Server, version: &str, dir: &Path, shell: &[&Block]) -> Vec<String> {
     let mut script = NOTE_REQUESTS.to_owned();
     for (index, block) in shell.iter().enumerate() {
-        script.push_str(&format!("exec >printed.{index}\n{}\n", block.text));
+        writeln!(script, "exec >printed.{index}\n{}", block.text).expect("memory");
     }
     let output = Command::new("bash")
         .args(["-c", &script])
@@ -94,7 +95,12 @@ fn shape(value: &Value) -> Value {
 
 /// What a block prints, or writes to the file its last command names.
 fn answer(dir: &Path, block: &Block, printed: &str) -> Value {
-    let file = block.text.trim_end().rsplit('>').next().filter(|name| name.ends_with(".json"));
+    let file = block
+        .text
+        .trim_end()
+        .rsplit('>')
+        .next()
+        .filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "json"));
     let text = file.map_or_else(|| printed.to_owned(), |name| std::fs::read_to_string(dir.join(name)).expect("a file"));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text:?}, the answer to\n{}", block.text))
 }
