@@ -233,7 +233,7 @@ async fn rove_3_8_1_a_stream_whose_client_does_not_read_is_read_all_the_same() {
 async fn rove_3_8_1_a_server_with_too_much_to_do_says_busy_and_reads_on() {
     let drain = Duration::from_millis(300);
     let world =
-        World::start_node(|node| node.queue_commands = 1, EdgeConfig { drain, ..EdgeConfig::default() }, tls()).await;
+        World::start_node(|node| node.queue_commands = 8, EdgeConfig { drain, ..EdgeConfig::default() }, tls()).await;
     let (alice, bob) = (world.user("alice").await, world.user("bob").await);
     let mut a = world.session(&alice).await;
     let conversation = a.direct(bob.account).await.conversation;
