@@ -46,7 +46,7 @@ fn raw(frame_type: u32, body: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn whoever_breaks_the_rules_is_cut_off_and_left_alone_for_a_while() {
-    let (lines, _guard) = Lines::listen();
+    let lines = Lines::listen();
     let fixture = Fixture::new(2);
     let two = fixture.start(2);
     let urgent = StreamType::URGENT.0;

@@ -6,11 +6,12 @@ mod links;
 mod refusals;
 mod snapshots;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use ::bytes::Bytes;
@@ -273,28 +274,36 @@ fn forward(first: u64) -> Forward {
     }
 }
 
-/// Log lines of at least `info`, of this thread.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    static LINES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Log lines of at least `info`, of this thread: on the runtime of a test, all there are.
+struct Lines;
 
 impl Lines {
-    fn listen() -> (Self, tracing::subscriber::DefaultGuard) {
-        let lines = Self::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-        (lines, tracing::subscriber::set_default(subscriber))
+    fn listen() -> Self {
+        static ONCE: Once = Once::new();
+        // One for all threads: what a subscriber of one thread hears depends on those of others that come and go.
+        ONCE.call_once(|| {
+            let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(|| Self).finish();
+            tracing::subscriber::set_global_default(subscriber).unwrap();
+        });
+        LINES.with_borrow_mut(Vec::clear);
+        Self
     }
 
     /// How many warnings have all of these words.
+    #[allow(clippy::unused_self, reason = "whoever counts lines has begun to listen")]
     fn warnings(&self, words: &[&str]) -> usize {
-        let text = String::from_utf8(self.0.lock().clone()).unwrap();
+        let text = LINES.with_borrow(|lines| String::from_utf8(lines.clone()).unwrap());
         text.lines().filter(|line| line.contains("WARN") && words.iter().all(|word| line.contains(word))).count()
     }
 }
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
+        LINES.with_borrow_mut(|lines| lines.extend_from_slice(bytes));
         Ok(bytes.len())
     }
     fn flush(&mut self) -> std::io::Result<()> {

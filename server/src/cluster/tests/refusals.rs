@@ -84,12 +84,12 @@ pub(super) fn code(error: &ConnectionError) -> CloseCode {
     }
 }
 
-/// Node 1, with a peer 2 that is not there, and what it logs. The guard is to be kept.
-fn alone() -> (Fixture, TestNode, Lines, tracing::subscriber::DefaultGuard) {
-    let (lines, guard) = Lines::listen();
+/// Node 1, with a peer 2 that is not there, and what it logs.
+fn alone() -> (Fixture, TestNode, Lines) {
+    let lines = Lines::listen();
     let fixture = Fixture::new(2);
     let one = fixture.start(1);
-    (fixture, one, lines, guard)
+    (fixture, one, lines)
 }
 
 /// That a stranger with these files gets this alert, twice, and that it is said once.
@@ -104,7 +104,7 @@ async fn refused_by_tls(fixture: &Fixture, lines: &Lines, stranger: Stranger, ex
 
 #[tokio::test]
 async fn certificates_that_tls_refuses_are_refused_with_what_to_do() {
-    let (fixture, one, lines, _guard) = alone();
+    let (fixture, one, lines) = alone();
     let other = Fixture::new(2);
     // Of another authority for the same name: its signature is wrong, though it names the right node.
     let files = Files { ca: fixture.files(1).ca, ..other.files(2) };
@@ -138,7 +138,7 @@ async fn certificates_that_tls_refuses_are_refused_with_what_to_do() {
 
 #[tokio::test]
 async fn a_certificate_of_the_chat_port_is_refused() {
-    let (fixture, one, lines, _guard) = alone();
+    let (fixture, one, lines) = alone();
     let chat = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let file = |name| fixture.dir.path().join(name);
     std::fs::write(file("cert.pem"), chat.cert.pem()).unwrap();
@@ -152,7 +152,7 @@ async fn a_certificate_of_the_chat_port_is_refused() {
 
 #[tokio::test]
 async fn a_hello_that_does_not_fit_the_certificate_or_the_cluster_is_refused() {
-    let (fixture, one, lines, _guard) = alone();
+    let (fixture, one, lines) = alone();
     for node in [3, 9] {
         make_node(&fixture.ca(), NodeId(node), fixture.dir.path(), 10).unwrap();
     }
@@ -178,7 +178,7 @@ async fn a_hello_that_does_not_fit_the_certificate_or_the_cluster_is_refused() {
 
 #[tokio::test]
 async fn nodes_whose_versions_do_not_overlap_say_both_ranges() {
-    let (lines, _guard) = Lines::listen();
+    let lines = Lines::listen();
     let fixture = Fixture::new(2);
     let one = TestNode::start(ClusterConfig { versions: (1, 2), ..fixture.config(1) });
     let two = TestNode::start(ClusterConfig { versions: (3, 4), ..fixture.config(2) });
@@ -210,7 +210,7 @@ async fn the_highest_common_version_is_spoken() {
 
 #[tokio::test]
 async fn a_node_that_may_not_come_back_as_it_is_is_told_why() {
-    let (lines, _guard) = Lines::listen();
+    let lines = Lines::listen();
     let fixture = Fixture::new(2);
     let ear = Arc::new(Ear::default());
     *ear.allowed.lock() = Some("incarnation 1 was seen before: an old copy of the disk".to_owned());
@@ -251,7 +251,7 @@ async fn a_dialled_node_must_have_the_peers_certificate() {
         ["no connection with node 2", "not of the cluster's authority"],
     ];
     for ((fixture, server), words) in fixtures.iter().zip(servers).zip(words) {
-        let (lines, _guard) = Lines::listen();
+        let lines = Lines::listen();
         let one = fixture.start(1);
         let endpoint = impostor(fixture, (*server).clone(), 3).await;
         eventually("the reason", || one.peer(2).last_error.is_some_and(|error| error.contains(words[1]))).await;

@@ -125,8 +125,10 @@ async fn a_snapshot_that_was_cut_off_goes_on_where_it_was() {
     let (sent, ()) = tokio::join!(pair.send(chunks(30)), cut);
     assert!(matches!(sent, Err(SnapshotError::Lost(_))), "{sent:?}");
     assert!(!pair.store.lock().finished);
-    pair.permits.add_permits(100);
     pair.one.ear.up_times(2, 2).await;
+    // By then the receiver of the first try is gone.
+    pair.two.ear.up_times(1, 2).await;
+    pair.permits.add_permits(100);
     assert_eq!(pair.send(chunks(30)).await, Ok(SnapshotSent { from: 7, chunks: 30 }));
     {
         let store = pair.store.lock();
