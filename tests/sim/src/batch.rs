@@ -22,6 +22,8 @@ pub struct Batch {
     pub virtual_us: u64,
     /// Posts that were acknowledged.
     pub acknowledged: u64,
+    /// Times a node said that it leads from now on.
+    pub elections: u64,
     /// Runs that failed.
     pub failed: Vec<Report>,
 }
@@ -34,6 +36,7 @@ impl Batch {
         self.events += report.events;
         self.virtual_us += report.virtual_us;
         self.acknowledged += report.acknowledged;
+        self.elections += report.elections;
         if !report.violations.is_empty() {
             self.failed.push(report);
         }

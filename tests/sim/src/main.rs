@@ -88,12 +88,13 @@ fn simulate(arguments: &Arguments) -> std::io::Result<bool> {
     }
     writeln!(
         out,
-        "{} runs in {:.1} s: {} events, {} s of virtual time, {} posts acknowledged",
+        "{} runs in {:.1} s: {} events, {} s of virtual time, {} posts acknowledged, {} elections",
         batch.runs,
         begun.elapsed().as_secs_f64(),
         batch.events,
         batch.virtual_us / 1_000_000,
         batch.acknowledged,
+        batch.elections,
     )?;
     let counts: Vec<String> =
         Fault::ALL.iter().map(|fault| format!("{} {}", fault.name(), batch.fired.of(*fault))).collect();

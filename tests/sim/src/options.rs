@@ -89,6 +89,9 @@ pub struct Plan {
     pub sync_us: u64,
     /// Microseconds between flushes of the state.
     pub flush_every_us: u64,
+    /// Entries that a log keeps for peers that are behind, although the state has them: more than a node misses while it is away,
+    /// because there are no snapshots here.
+    pub keep_for_peers: u64,
 }
 
 impl Plan {
@@ -116,6 +119,7 @@ impl Plan {
             latency_us: rng.between(100, 5_000),
             sync_us: rng.between(200, 5_000),
             flush_every_us: rng.between(300, 3_000) * 1_000,
+            keep_for_peers: rng.between(400, 1_200),
         }
     }
 }

@@ -34,6 +34,7 @@ fn a_batch_of_seeds_holds_every_invariant_and_every_kind_of_fault_does_something
     }
     assert_eq!(batch.complaints(Faults::all()), Vec::<String>::new());
     assert!(batch.acknowledged > 200 * batch.runs, "{} posts in {} runs", batch.acknowledged, batch.runs);
+    assert!(batch.elections > 2 * batch.runs, "{} elections in {} runs", batch.elections, batch.runs);
 }
 
 #[test]

@@ -13,8 +13,8 @@ use rove_protocol::ids::{NodeId, PartitionId};
 use crate::command::Envelope;
 use crate::replica::batcher::Batcher;
 use crate::replica::{
-    Committed, Outputs, PeerMessage, Persist, ProposeError, Replica, ReplicaError, ReplicaRole, ReplicaStatus,
-    StepError, Truncated, node_of,
+    Committed, GroupMember, Install, MessageError, Outputs, PeerMessage, Persist, ProposeError, Replica, ReplicaError,
+    ReplicaRole, ReplicaStatus, StepError, Truncated, node_of,
 };
 use crate::routing::{Forward, ForwardAck, Intake, Leadership, Router};
 use reads::Reads;
@@ -27,9 +27,15 @@ const MAX_GATHERED: usize = 65_536;
 /// Several elections long, so that only a node without a majority gets here.
 const GIVE_UP_TICKS: u32 = 60;
 
-/// What is to be done. Each part in order; the parts independently of each other.
+/// What is to be done. Each part in order; the parts independently of each other, but for [`LaneOutputs::install`].
 #[derive(Debug, Default)]
 pub struct LaneOutputs {
+    /// The state that was staged for [`Lane::step_snapshot`] takes the place of this replica's: when everything in
+    /// [`LaneOutputs::committed`], and before, is applied, make it current and durable, *then* write [`LaneOutputs::persists`]. Until
+    /// that is done the lane is not asked for outputs.
+    pub install: Option<Install>,
+    /// These replicas need more than the log still has: a snapshot. Said again from time to time until there is one.
+    pub snapshots_wanted: Vec<GroupMember>,
     /// Write these to the log.
     pub persists: Vec<Persist>,
     /// Send these to the replicas of these nodes.
@@ -60,10 +66,14 @@ pub struct Lane {
     batcher: Batcher,
     reads: Reads,
     leadership: Option<Leadership>,
+    /// It changed, and no output has said so yet.
+    leadership_unsaid: bool,
     leaderless_ticks: u32,
     durable: u64,
     /// The commit index when it first knew what is committed: applied up to there, it serves.
     target: Option<u64>,
+    /// The snapshot that is being installed.
+    installing: Option<Truncated>,
 }
 
 impl Lane {
@@ -79,9 +89,11 @@ impl Lane {
             batcher: Batcher::default(),
             reads: Reads::new(node, boot),
             leadership: None,
+            leadership_unsaid: false,
             leaderless_ticks: 0,
             durable,
             target: None,
+            installing: None,
         }
     }
 
@@ -180,11 +192,25 @@ impl Lane {
     /// See [`Replica::step`].
     pub fn step(&mut self, from: NodeId, message: PeerMessage) -> Result<(), StepError> {
         if node_of(message.from()) != from {
-            return Err(crate::replica::MessageError::UnknownPeer.into());
+            return Err(MessageError::UnknownPeer.into());
         }
         self.replica.step(message)?;
-        self.look_at_leadership();
+        self.leadership_unsaid |= self.look_at_leadership();
         Ok(())
+    }
+
+    /// What a leader of node `from` says with a snapshot, whose state is staged. True if it is to be installed:
+    /// [`LaneOutputs::install`] follows.
+    ///
+    /// # Errors
+    /// See [`Replica::step_snapshot`].
+    pub fn step_snapshot(&mut self, from: NodeId, message: PeerMessage) -> Result<bool, StepError> {
+        if node_of(message.from()) != from {
+            return Err(MessageError::UnknownPeer.into());
+        }
+        let taken = self.replica.step_snapshot(message)?;
+        self.leadership_unsaid |= self.look_at_leadership();
+        Ok(taken)
     }
 
     /// One unit of time has passed.
@@ -198,6 +224,11 @@ impl Lane {
     /// Everything up to this ticket is written, and synced where it must be.
     pub fn persisted(&mut self, ticket: u64) {
         self.replica.persisted(ticket);
+        let applied = self.replica.status().applied;
+        if let Some(installed) = self.installing.take_if(|installing| installing.index <= applied) {
+            self.router.applied(installed.term);
+            self.reads.applied(installed.index);
+        }
     }
 
     /// Everything up to `index`, an entry of `term`, is applied and can be read.
@@ -228,8 +259,8 @@ impl Lane {
         self.reads.ask(context)
     }
 
-    /// What is to be done now, added to `outputs`. False when there is nothing (more). `now_ms` is this node's wall clock, the stamp
-    /// of what it proposes.
+    /// What is to be done now, added to `outputs`. False when there is nothing (more), or nothing else may be done before an install.
+    /// `now_ms` is this node's wall clock, the stamp of what it proposes.
     ///
     /// # Errors
     /// A reason to quarantine the replica.
@@ -242,12 +273,13 @@ impl Lane {
         let more = match self.replica.outputs()? {
             Some(done) => {
                 self.take(done, outputs);
-                true
+                outputs.install.is_none()
             }
             None => false,
         };
         self.reads.take_ready(&mut outputs.reads);
-        outputs.leadership_changed |= self.look_at_leadership();
+        self.leadership_unsaid |= self.look_at_leadership();
+        outputs.leadership_changed |= std::mem::take(&mut self.leadership_unsaid);
         Ok(more)
     }
 
@@ -255,6 +287,13 @@ impl Lane {
         outputs.persists.extend(done.persist);
         outputs.messages.extend(done.messages.into_iter().map(|message| (node_of(message.to()), message)));
         outputs.committed.extend(done.committed);
+        outputs.snapshots_wanted.extend(done.snapshots_wanted);
+        if let Some(install) = done.install {
+            // What was sent may be among what the snapshot has applied, unseen here.
+            outputs.given_up.append(&mut self.router.give_up(false));
+            self.installing = Some(Truncated { index: install.index, term: install.term });
+            outputs.install = Some(install);
+        }
         let applied = self.replica.status().applied;
         done.reads.into_iter().for_each(|(context, index)| self.reads.found(context, index, applied));
     }

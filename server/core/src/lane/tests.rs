@@ -25,6 +25,8 @@ struct World {
     given_up: BTreeMap<u64, Vec<u64>>,
     network: VecDeque<(u64, u64, Packet)>,
     down: Vec<u64>,
+    /// Who led when a node said that leadership had changed, as often as it said so.
+    told: BTreeMap<u64, Vec<Option<NodeId>>>,
 }
 
 impl World {
@@ -44,6 +46,7 @@ impl World {
             given_up: BTreeMap::new(),
             network: VecDeque::new(),
             down: Vec::new(),
+            told: BTreeMap::new(),
         }
     }
 
@@ -60,6 +63,10 @@ impl World {
         let mut outputs = LaneOutputs::default();
         let lane = self.lanes.get_mut(&node).unwrap();
         while lane.outputs(1, &mut outputs).unwrap() {}
+        if outputs.leadership_changed {
+            let leader = lane.leadership().map(|leadership| leadership.node);
+            self.told.entry(node).or_default().push(leader);
+        }
         let mut worked = false;
         for persist in outputs.persists {
             worked = true;
@@ -222,4 +229,13 @@ fn a_message_in_the_name_of_another_nodes_replica_is_dropped() {
     let liar = NodeId(6 - from - to);
     let refused = world.lane(to).step(liar, message);
     assert!(matches!(refused, Err(StepError::Message(MessageError::UnknownPeer))), "{refused:?}");
+}
+
+#[test]
+fn a_change_of_leader_is_said_although_a_message_brought_it() {
+    let mut world = World::new();
+    let leader = world.leader();
+    for node in 1..=3 {
+        assert_eq!(world.told[&node].last(), Some(&Some(NodeId(leader))), "node {node}");
+    }
 }

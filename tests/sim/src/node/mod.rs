@@ -214,8 +214,7 @@ impl Node {
             let ticks = usize::try_from(self.id.0 - 1).ok().and_then(|at| context.plan.election_ticks.get(at));
             let ticks = ticks.copied().unwrap_or(10);
             config.election_ticks = ticks..ticks + 1;
-            // Peers that fall behind are caught up from the log.
-            config.keep_for_peers = u64::MAX / 2;
+            config.keep_for_peers = context.plan.keep_for_peers;
             let replica = Replica::recover(config, recovered, &logger).map_err(|error| error.to_string())?;
             let lane = Lane::new(replica, self.id, self.boot, applied);
             places.insert(partition, Place { lane, machine, committed: VecDeque::new(), applying: false });

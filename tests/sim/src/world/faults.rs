@@ -14,7 +14,9 @@ impl World {
     pub(super) fn fault(&mut self) {
         let Some(fault) = self.nemesis.choose(&mut self.rng) else { return };
         let id = self.rng.pick(&NODES).unwrap_or(NODES[0]);
-        let lasts = self.rng.between(50, 2_500) * 1_000;
+        // Now and then so long that a node without a majority gives up what it has taken.
+        let most_ms = if self.rng.chance(120) { 5_500 } else { 2_000 };
+        let lasts = self.rng.between(50, most_ms) * 1_000;
         match fault {
             Fault::Loss | Fault::Delay | Fault::Reorder | Fault::Duplicate | Fault::StaleForward => {
                 self.nemesis.storm(fault, &mut self.network.weather, &mut self.rng);

@@ -91,6 +91,8 @@ pub struct Report {
     pub virtual_us: u64,
     /// Posts that were acknowledged.
     pub acknowledged: u64,
+    /// Times a node said that it leads from now on.
+    pub elections: u64,
     /// How everything was at the end.
     pub end: String,
 }
@@ -120,6 +122,7 @@ pub struct World {
     active: bool,
     events: u64,
     acknowledged: u64,
+    elections: u64,
 }
 
 impl World {
@@ -149,6 +152,7 @@ impl World {
             active: true,
             events: 0,
             acknowledged: 0,
+            elections: 0,
             plan,
         };
         for at in 0..world.clients.len() {
@@ -200,6 +204,7 @@ impl World {
             events: self.events,
             virtual_us: self.queue.now_us(),
             acknowledged: self.acknowledged,
+            elections: self.elections,
         };
         (report, self.history)
     }
@@ -211,6 +216,7 @@ impl World {
         if matches!(record, Record::PostEnded { end: crate::history::PostEnd::Posted(_), .. }) {
             self.acknowledged += 1;
         }
+        self.elections += u64::from(matches!(record, Record::Leads { .. }));
         self.checker.observe(at_us, &record);
         if let Some(history) = &mut self.history {
             history.records.push(Stamped { at_us, record });
