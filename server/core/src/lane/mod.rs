@@ -4,6 +4,7 @@
 //! [`LaneOutputs`]. The path of a command: [`Lane::queue`] on its own node → the router sends it to the leader → the leader's intake
 //! takes it once → the batcher makes an entry of what queued up → raft → applied on every node, and answered on its own.
 
+mod handover;
 mod reads;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use crate::replica::{
     ReplicaRole, ReplicaStatus, StepError, Truncated, node_of,
 };
 use crate::routing::{Forward, ForwardAck, Intake, Leadership, Router};
+pub use handover::HandoverError;
 use reads::Reads;
 
 /// Commands that a leader gathers at most before they are in its log: two full batches of each of eight nodes. Only a node that

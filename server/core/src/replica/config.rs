@@ -57,6 +57,8 @@ pub struct ReplicaConfig {
     pub election_ticks: Range<usize>,
     /// Entries kept although the state has them durably, for peers that are behind. None are kept in a group of one.
     pub keep_for_peers: u64,
+    /// Bytes that these may take at most, as [`ReplicaStatus::log_bytes`](super::ReplicaStatus::log_bytes) counts them.
+    pub keep_bytes_for_peers: u64,
 }
 
 impl ReplicaConfig {
@@ -70,6 +72,9 @@ impl ReplicaConfig {
             election_ticks: 10..20,
             // A follower that was away for a minute at a hundred entries a second is caught up from the log.
             keep_for_peers: 6_000,
+            // The log is held in memory, and there are some of them. What does not fit is sent as a snapshot, which is no larger
+            // than a few of these.
+            keep_bytes_for_peers: 16 * 1024 * 1024,
         }
     }
 

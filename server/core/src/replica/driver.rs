@@ -278,7 +278,8 @@ impl Replica {
         let applied = self.raw.raft.raft_log.applied;
         let mut up_to = index.min(applied);
         if self.raw.raft.prs().iter().len() > 1 {
-            up_to = up_to.min(self.raw.store().last().saturating_sub(self.config.keep_for_peers));
+            let config = &self.config;
+            up_to = up_to.min(self.raw.store().all_but(config.keep_for_peers, config.keep_bytes_for_peers));
             up_to = self.oldest_on_its_way().map_or(up_to, |oldest| up_to.min(oldest));
         }
         if self.members.index > self.members.saved {

@@ -176,6 +176,21 @@ impl MemoryLog {
         Some(self.truncated)
     }
 
+    /// The index to truncate at so that at most `entries` are left, of at most `bytes`; perhaps none.
+    pub(super) fn all_but(&self, entries: u64, bytes: u64) -> u64 {
+        let mut index = self.last().saturating_sub(entries).max(self.truncated.index);
+        let gone = usize::try_from(index - self.truncated.index).unwrap_or(usize::MAX);
+        let mut left = self.bytes - self.entries.iter().take(gone).map(size).sum::<u64>();
+        for entry in self.entries.iter().skip(gone) {
+            if left <= bytes {
+                break;
+            }
+            left -= size(entry);
+            index = entry.index;
+        }
+        index
+    }
+
     /// Forgets everything: the state now is that of `begins`, and the log goes on from there.
     pub(super) fn restart(&mut self, begins: Truncated) {
         self.entries.clear();
@@ -305,6 +320,18 @@ mod tests {
         assert_eq!(log.term(2), Err(Error::Store(StorageError::Compacted)));
         assert_eq!(log.truncate(9), None, "it is not in the log");
         assert_eq!(log.append(&[entry(3, 3)]), Err(ReplicaError::Gap { expected: 5, found: 3 }));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_in_entries_and_in_bytes() {
+        let mut log = log(&[(1, 1), (2, 1), (3, 1), (4, 1)]);
+        for (entries, bytes, index) in
+            [(9, 999, 0), (2, 999, 2), (9, 3 * 74, 1), (3, 2 * 74 + 1, 2), (9, 0, 4), (0, 9, 4)]
+        {
+            assert_eq!(log.all_but(entries, bytes), index, "{entries} entries, {bytes} bytes");
+        }
+        log.truncate(3);
+        assert_eq!((log.all_but(9, 999), log.all_but(9, 73)), (3, 4));
     }
 
     #[test]

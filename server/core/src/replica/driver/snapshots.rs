@@ -56,6 +56,11 @@ impl Replica {
         Ok(PeerMessage(message))
     }
 
+    /// The term of the entry at `index`, as far as the log still tells: that of a state that has applied it last.
+    pub fn term_at(&self, index: u64) -> Option<u64> {
+        self.raw.store().term(index).ok()
+    }
+
     /// The snapshot for `to` has arrived and was taken or refused (`ok`), or is lost. Without it `to` would be sent nothing any more.
     pub fn snapshot_done(&mut self, to: GroupMember, ok: bool) {
         let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
