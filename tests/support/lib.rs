@@ -8,11 +8,13 @@
     reason = "a helper of tests fails the test when what it needs is not there"
 )]
 
+pub mod cluster;
 pub mod http3;
 pub mod people;
 pub mod raw;
 pub mod server;
 
+pub use cluster::Cluster;
 pub use people::{alice_and_bob, sign_up};
 pub use server::Server;
 

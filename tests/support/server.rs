@@ -38,30 +38,16 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-impl Server {
-    /// Makes a configuration and a certificate in `dir` and starts.
-    pub fn start(dir: &Path) -> Self {
-        Self::start_with(dir, "")
-    }
+/// A server that was started and does not listen yet.
+pub(crate) struct Starting {
+    dir: PathBuf,
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
 
-    /// The same, with `keys` (lines of TOML, outside of any table) added to the configuration.
-    pub fn start_with(dir: &Path, keys: &str) -> Self {
-        let config = dir.join("rove.toml");
-        let output = Command::new(binary("rove-server"))
-            .args(["init", "--listen", "127.0.0.1:0", "--dir"])
-            .arg(dir)
-            .output()
-            .expect("rove-server init runs");
-        assert!(output.status.success(), "init failed: {}", String::from_utf8_lossy(&output.stderr));
-        let mut text = std::fs::read_to_string(&config).expect("init wrote the configuration");
-        text.push_str(keys);
-        // Tests sign up many accounts from one address.
-        text.push_str("\n[accounts]\nrate_limits = false\n");
-        std::fs::write(&config, text).expect("the configuration can be changed");
-        Self::spawn(dir.to_owned(), None)
-    }
-
-    fn spawn(dir: PathBuf, ports: Option<(SocketAddr, SocketAddr)>) -> Self {
+impl Starting {
+    /// Starts a server on what `dir` has.
+    pub(crate) fn spawn(dir: PathBuf, ports: Option<(SocketAddr, SocketAddr)>) -> Self {
         let log = File::options().create(true).append(true).open(dir.join("log")).expect("a log file");
         let mut command = Command::new(binary("rove-server"));
         command.arg("serve").arg("--config").arg(dir.join("rove.toml"));
@@ -70,7 +56,7 @@ impl Server {
         }
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().expect("rove-server serve starts");
         let stdout = child.stdout.take().expect("stdout is piped");
-        let (sender, receiver) = mpsc::channel();
+        let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 if line.starts_with("listening ") && sender.send(line).is_err() {
@@ -78,8 +64,15 @@ impl Server {
                 }
             }
         });
-        let line = receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+        Self { dir, child, lines }
+    }
+
+    /// Waits until it listens: it has replayed its log, or that takes longer than it waits itself.
+    pub(crate) fn listening(self) -> Server {
+        let Self { dir, mut child, lines } = self;
+        let line = lines.recv_timeout(PATIENCE).unwrap_or_else(|_| {
             let _ = child.kill();
+            let _ = child.wait();
             panic!("the server never listened:\n{}", std::fs::read_to_string(dir.join("log")).unwrap_or_default())
         });
         let field = |name: &str| {
@@ -91,13 +84,53 @@ impl Server {
         let Trust::Pins(pins) = address.parse::<ServerAddress>().expect("a rove:// address").trust else {
             panic!("the address has no pin: {address}")
         };
-        Self {
+        Server {
             quic: field("quic").parse().expect("an address"),
             https: field("https").parse().expect("an address"),
             pin: pins[0],
             dir,
             child,
         }
+    }
+}
+
+/// Makes a configuration and a certificate in `dir`, with `keys` (lines of TOML, outside of any table) and `tables` added.
+pub(crate) fn configure(dir: &Path, node: u16, listen: &str, keys: &str, tables: &str) {
+    run(&["init", "--listen", listen, "--dir", dir.to_str().expect("a path of a test is text")]);
+    let config = dir.join("rove.toml");
+    let mut text = std::fs::read_to_string(&config).expect("init wrote the configuration");
+    text = text.replace("\nnode_id = 1\n", &format!("\nnode_id = {node}\n"));
+    text.push_str(keys);
+    // Tests sign up many accounts from one address.
+    text.push_str("\n[accounts]\nrate_limits = false\n");
+    text.push_str(tables);
+    std::fs::write(&config, text).expect("the configuration can be changed");
+}
+
+/// Runs `rove-server` with these arguments to its end, and returns what it printed.
+///
+/// # Panics
+/// If it fails.
+pub fn run(arguments: &[&str]) -> String {
+    let output = Command::new(binary("rove-server")).args(arguments).output().expect("rove-server runs");
+    assert!(output.status.success(), "{arguments:?} failed: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+impl Server {
+    /// Makes a configuration and a certificate in `dir` and starts.
+    pub fn start(dir: &Path) -> Self {
+        Self::start_with(dir, "")
+    }
+
+    /// The same, with `keys` (lines of TOML, outside of any table) added to the configuration.
+    pub fn start_with(dir: &Path, keys: &str) -> Self {
+        configure(dir, 1, "127.0.0.1:0", keys, "");
+        Self::spawn(dir.to_owned(), None)
+    }
+
+    fn spawn(dir: PathBuf, ports: Option<(SocketAddr, SocketAddr)>) -> Self {
+        Starting::spawn(dir, ports).listening()
     }
 
     /// What clients are given.
