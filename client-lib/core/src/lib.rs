@@ -8,12 +8,13 @@
 //! - [`timeline`]: what a user sees;
 //! - [`inbox`]: from where to ask for lines again after a reconnect (D10);
 //! - [`streams`]: which conversations have a stream of their own;
-//! - [`reconnect`] and [`heartbeat`]: when to try again, and when a path is dead;
+//! - [`reconnect`], [`places`] and [`heartbeat`]: when and where to try again, and when a path is dead;
 //! - [`receipts`] and [`presence`]: latest-wins merges.
 
 pub mod heartbeat;
 pub mod inbox;
 pub mod outbox;
+pub mod places;
 pub mod presence;
 pub mod receipts;
 pub mod reconnect;
