@@ -109,7 +109,10 @@ impl StoresServerSessions for SessionStore {
 /// Says how many there are: the sessions themselves are secrets.
 impl fmt::Debug for SessionStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionStore").field("sessions", &self.len()).field("capacity", &self.capacity).finish()
+        f.debug_struct("SessionStore")
+            .field("sessions", &self.len())
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
     }
 }
 

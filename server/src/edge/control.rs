@@ -111,7 +111,8 @@ async fn get_conversation(session: &Session, get: GetConversation) -> Result<Vec
 async fn describe(session: &Session, id: ConversationId, after: AccountId) -> Result<Vec<u8>, ErrorCode> {
     let partition = session.edge.node.partition_of(id);
     let account = session.account();
-    let described = session.edge.node.read(move |state| -> Result<Option<ConversationInfo>, ReadError> {
+    let absent = |found: &Result<Option<ConversationInfo>, ReadError>| matches!(found, Ok(None));
+    let described = session.edge.node.read_surely(partition, absent, move |state| {
         let Some(row) = read::conversation(state, partition, id)? else { return Ok(None) };
         if !read::member(state, partition, id, account)?.is_some_and(|member| member.is_member()) {
             return Ok(None);
@@ -126,17 +127,16 @@ async fn describe(session: &Session, id: ConversationId, after: AccountId) -> Re
             members: members.into_iter().map(|(account, row)| MemberInfo { account, role: row.role }).collect(),
         }))
     });
-    match state(described.await)? {
-        Some(info) => Ok(info.encode_body()),
-        None if !session.edge.node.is_ready() => Err(ErrorCode::Unavailable),
-        None => Err(ErrorCode::NotFound),
-    }
+    state(described.await)?.map(|info| info.encode_body()).ok_or(ErrorCode::NotFound)
 }
 
 async fn find_accounts(session: &Session, find: FindAccounts) -> Result<Vec<u8>, ErrorCode> {
     // What is not a handle is nobody's.
     let handles: Vec<Handle> = find.handles.iter().filter_map(|one| Handle::parse(&one.handle).ok()).collect();
-    let found = session.edge.node.read_directory(move |directory| -> Result<Vec<AccountRow>, DirectoryError> {
+    let wanted = handles.len();
+    let absent =
+        |found: &Result<Vec<AccountRow>, DirectoryError>| found.as_ref().is_ok_and(|found| found.len() < wanted);
+    let found = session.edge.node.read_directory_surely(absent, move |directory| {
         handles.iter().filter_map(|handle| directory.account_by_handle(handle.key()).transpose()).collect()
     });
     accounts(found.await)
@@ -144,7 +144,10 @@ async fn find_accounts(session: &Session, find: FindAccounts) -> Result<Vec<u8>,
 
 async fn get_accounts(session: &Session, get: GetAccounts) -> Result<Vec<u8>, ErrorCode> {
     let ids: Vec<AccountId> = get.accounts.iter().map(|one| one.account).collect();
-    accounts(session.edge.node.read_directory(move |directory| directory.accounts(&ids)).await)
+    let wanted = ids.len();
+    let absent =
+        |found: &Result<Vec<AccountRow>, DirectoryError>| found.as_ref().is_ok_and(|found| found.len() < wanted);
+    accounts(session.edge.node.read_directory_surely(absent, move |directory| directory.accounts(&ids)).await)
 }
 
 fn accounts(found: Result<Result<Vec<AccountRow>, DirectoryError>, CallError>) -> Result<Vec<u8>, ErrorCode> {
@@ -165,14 +168,10 @@ async fn must_exist(session: &Session, accounts: Vec<AccountId>) -> Result<(), E
     let all: BTreeSet<AccountId> = accounts.iter().copied().collect();
     let count = all.len();
     let ids: Vec<AccountId> = all.into_iter().collect();
-    let found = directory(session.edge.node.read_directory(move |directory| directory.accounts(&ids)).await)?;
-    if found.len() == count {
-        Ok(())
-    } else if session.edge.node.is_ready() {
-        Err(ErrorCode::NotFound)
-    } else {
-        Err(ErrorCode::Unavailable)
-    }
+    let absent =
+        |found: &Result<Vec<AccountRow>, DirectoryError>| found.as_ref().is_ok_and(|found| found.len() < count);
+    let found = session.edge.node.read_directory_surely(absent, move |directory| directory.accounts(&ids));
+    if directory(found.await)?.len() == count { Ok(()) } else { Err(ErrorCode::NotFound) }
 }
 
 /// What a read of the directory gave.

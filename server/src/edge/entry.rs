@@ -24,7 +24,8 @@ pub(super) async fn authenticate(edge: &Shared, hello: &Hello) -> Result<Account
         let state = directory.account(row.account)?.map(|account| account.state);
         Ok(Some((row, state)))
     };
-    let found = edge.node.read_directory(read).await.map_err(CallError::code)?;
+    let unknown = |found: &Result<Option<_>, DirectoryError>| matches!(found, Ok(None));
+    let found = edge.node.read_directory_surely(unknown, read).await.map_err(CallError::code)?;
     let found = found.map_err(|error| {
         tracing::error!(%error, "the directory cannot be read");
         ErrorCode::Internal
@@ -36,8 +37,6 @@ pub(super) async fn authenticate(edge: &Shared, hello: &Hello) -> Result<Account
         Some((DeviceRow { revoked_ms: None, account, .. }, Some(AccountState::Active))) if matches => Ok(account),
         Some((DeviceRow { revoked_ms: None, .. }, None)) if matches => Err(ErrorCode::Internal),
         Some(_) if matches => Err(ErrorCode::Revoked),
-        // A directory that is still catching up does not deny (D11).
-        _ if !edge.node.is_ready() => Err(ErrorCode::Unavailable),
         _ => Err(ErrorCode::Unauthenticated),
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::control;
 use super::session::Session;
+use crate::node::CallError;
 
 /// The epoch of every log that was never rebuilt.
 pub(super) const EPOCH: u64 = 1;
@@ -113,7 +114,8 @@ pub(super) async fn page(
 }
 
 /// Reads the view once the replica has come to `seen`, waiting for a bounded time. A replica that is not there yet, or
-/// knows nothing of the conversation while the client does, is `Behind`.
+/// knows nothing of the conversation while the client does, is `Behind`; what nobody knows of is `NotFound`, once the replica is
+/// sure (D11).
 pub(super) async fn view_at<T: Send + 'static>(
     session: &Session,
     id: ConversationId,
@@ -124,6 +126,7 @@ pub(super) async fn view_at<T: Send + 'static>(
     let node = &session.edge.node;
     let (account, partition) = (session.account(), node.partition_of(id));
     let deadline = Instant::now() + BEHIND_WAIT;
+    let mut sure = false;
     loop {
         let read = node.read(move |state| -> Result<Option<(View, T)>, ReadError> {
             let Some(view) = View::read(state, partition, id, account)? else { return Ok(None) };
@@ -132,7 +135,12 @@ pub(super) async fn view_at<T: Send + 'static>(
         });
         match control::state(read.await)? {
             Some((view, more)) if view.row.head >= seen => return Ok((view, more)),
-            None if seen == Seq(0) && node.is_ready() => return Err(ErrorCode::NotFound),
+            None if seen == Seq(0) && sure => return Err(ErrorCode::NotFound),
+            None if seen == Seq(0) => {
+                node.catch_up(partition).await.map_err(CallError::code)?;
+                sure = true;
+                continue;
+            }
             _ => {}
         }
         match tokio::time::timeout_at(deadline, changed.changed()).await {

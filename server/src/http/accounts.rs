@@ -144,6 +144,8 @@ pub(super) async fn log_in(
     let handle = Handle::parse(&request.handle).ok();
     let aim = handle.as_ref().map_or("", Handle::key);
     api.0.limits.attempt(from, aim, now_ms())?;
+    // For every handle, known or not: the answer may not come sooner for one of them (S22), and a stale "no" not at all (D11).
+    api.node().catch_up_directory().await?;
     let account = match &handle {
         Some(handle) => account_by_handle(&api, handle).await?,
         None => None,
@@ -151,7 +153,7 @@ pub(super) async fn log_in(
     let stored = account.as_ref().map(|account| account.password_hash.clone());
     let right = api.0.passwords.verify(request.password, stored).await?;
     let (Some(account), Some(handle), true) = (account, handle, right) else {
-        return Err(api.deny(ApiError::wrong_password()));
+        return Err(ApiError::wrong_password());
     };
     api.0.limits.right(from, handle.key(), now_ms());
     let secrets = DeviceSecrets::draw()?;
@@ -180,9 +182,10 @@ pub(super) async fn refresh(
     api.0.limits.refresh(from, now_ms())?;
     let presented = digest_of(&request.refresh_token).ok_or_else(refresh_refused)?;
     // Made-up tokens do not become entries of the log.
-    let known = read(&api, move |directory| directory.refresh_token(&presented)).await?.is_some();
-    if !known {
-        return Err(api.deny(refresh_refused()));
+    let absent = |found: &Result<Option<_>, DirectoryError>| matches!(found, Ok(None));
+    let known = api.node().read_directory_surely(absent, move |directory| directory.refresh_token(&presented)).await?;
+    if known.map_err(|error| ApiError::internal(&error))?.is_none() {
+        return Err(refresh_refused());
     }
     let tokens = Tokens::draw()?;
     let lifetimes = api.0.config.lifetimes;

@@ -6,8 +6,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use http::request::Parts;
-use rove_protocol::ids::PartitionId;
-use rove_protocol::registry::ErrorCode;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +15,7 @@ use super::password::{HashLimits, Passwords};
 use super::rate_limit::{RateLimits, TooOften};
 use super::secrets::Lifetimes;
 use crate::edge::EdgeStats;
-use crate::node::{Node, Role};
+use crate::node::Node;
 
 /// Requests under way, over all connections. Each may hold a body of [`super::BODY`] and a hash in the queue.
 const REQUESTS: usize = 1_024;
@@ -81,21 +79,6 @@ impl Api {
 
     pub(super) fn node(&self) -> &Node {
         &self.0.node
-    }
-
-    /// What a refusal because something is not there becomes: this replica may only say so if it leads the directory
-    /// (D11), as another one may know of something newer.
-    pub(super) fn deny(&self, error: ApiError) -> ApiError {
-        let leads = self
-            .node()
-            .partition_stats()
-            .iter()
-            .any(|replica| replica.partition == PartitionId(0) && replica.role == Role::Leader);
-        if leads {
-            error
-        } else {
-            ApiError::new(ErrorCode::Unavailable, "this node is catching up; try again or elsewhere")
-        }
     }
 }
 

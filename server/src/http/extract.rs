@@ -6,7 +6,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use rove_core::command::Actor;
-use rove_core::directory::AccountState;
+use rove_core::directory::{AccountState, DirectoryError};
 use rove_protocol::registry::ErrorCode;
 use serde::de::DeserializeOwned;
 
@@ -50,21 +50,22 @@ impl FromRequestParts<Api> for Bearer {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
         let token = bearer(&parts.headers).and_then(digest_of).ok_or_else(ApiError::unauthenticated)?;
+        let absent = |found: &Result<Option<_>, DirectoryError>| matches!(found, Ok(None));
         let found = api
             .node()
-            .read_directory(move |directory| {
+            .read_directory_surely(absent, move |directory| {
                 let Some(token) = directory.access_token(&token)? else { return Ok(None) };
                 Ok(directory.account(token.account)?.map(|account| (token, account.state)))
             })
             .await?
-            .map_err(|error: rove_core::directory::DirectoryError| ApiError::internal(&error))?;
+            .map_err(|error| ApiError::internal(&error))?;
         // A revoked device has no tokens left; a suspended account keeps them for when it is restored.
         match found {
             Some((token, state)) if token.expires_ms > now_ms() => match state {
                 AccountState::Active => Ok(Self(Actor { account: token.account, device: token.device })),
                 AccountState::Suspended => Err(ApiError::new(ErrorCode::Revoked, "the account is suspended")),
             },
-            _ => Err(api.deny(ApiError::unauthenticated())),
+            _ => Err(ApiError::unauthenticated()),
         }
     }
 }
