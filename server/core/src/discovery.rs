@@ -34,15 +34,12 @@ fn load_step(permille: u16) -> u16 {
     }
 }
 
-/// The nodes to try, best first, for a client in `region` (empty: unknown). Unhealthy nodes are left out unless there are
-/// no others: then they are better than nothing.
+/// The nodes to try, best first, for a client in `region` (empty: unknown). Unhealthy nodes are at the end: clients remember what they
+/// are told, and by the time they need it such a node may be the one that is left.
 pub fn rank(mut nodes: Vec<NodeState>, region: &str) -> Vec<NodeState> {
-    if nodes.iter().any(|node| node.healthy) {
-        nodes.retain(|node| node.healthy);
-    }
     let elsewhere = |node: &NodeState| region.is_empty() || node.region != region;
     nodes.sort_by_key(|node| {
-        (node.draining, load_step(node.load_permille), elsewhere(node), node.load_permille, node.node)
+        (!node.healthy, node.draining, load_step(node.load_permille), elsewhere(node), node.load_permille, node.node)
     });
     nodes
 }
@@ -78,16 +75,10 @@ mod tests {
     }
 
     #[test]
-    fn a_draining_node_comes_last_and_an_unhealthy_one_not_at_all() {
+    fn a_draining_node_comes_after_those_that_stay_and_an_unhealthy_one_last() {
         let draining = NodeState { draining: true, ..node(1, "eu", 0) };
         let unhealthy = NodeState { healthy: false, ..node(2, "eu", 0) };
-        assert_eq!(order(vec![draining, unhealthy, node(3, "us", 990)], "eu"), [3, 1]);
-    }
-
-    #[test]
-    fn if_no_node_is_healthy_all_are_named() {
-        let sick = |id| NodeState { healthy: false, ..node(id, "", 0) };
-        assert_eq!(order(vec![sick(2), sick(1)], ""), [1, 2]);
+        assert_eq!(order(vec![draining, unhealthy, node(3, "us", 990)], "eu"), [3, 1, 2]);
     }
 
     #[test]

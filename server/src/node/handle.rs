@@ -18,7 +18,7 @@ use super::config::NodeConfig;
 use super::error::{CallError, FatalError, ProposeError, StartError};
 use super::peers::{NoPeers, inbox};
 use super::read_pool::ReadPool;
-use super::replica_thread::{Proposal, ReadRequest};
+use super::replica_thread::{HandoverRequest, Proposal, ReadRequest};
 use super::sinks::Sinks;
 use super::start::Opened;
 use super::stats::{NodeStats, PartitionStats};
@@ -82,6 +82,7 @@ pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
     pub(super) proposals: Sender<Proposal>,
     pub(super) linearizable: Sender<ReadRequest>,
+    pub(super) handovers: Sender<HandoverRequest>,
     pub(super) reads: ReadPool,
     pub(super) state: Arc<StateDb>,
     /// Closed last: the directory is ours as long as anything in it is open.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, select};
 use rove_core::command::Envelope;
-use rove_core::lane::{Lane, LaneOutputs};
+use rove_core::lane::{HandoverError, Lane, LaneOutputs};
 use rove_core::replica::{Committed, PeerMessage, ReplicaRole, StepError, node_of};
 use rove_protocol::ids::{NodeId, PartitionId};
 use tokio::sync::oneshot;
@@ -46,6 +46,16 @@ pub(super) struct Proposal {
 pub(super) struct ReadRequest {
     pub(super) partition: PartitionId,
     pub(super) done: oneshot::Sender<bool>,
+}
+
+/// Leaderships that may wait to be handed over: those of every partition.
+pub(super) const HANDOVERS: usize = 1 + super::MAX_PARTITIONS as usize;
+
+/// Somebody wants another node to lead a partition that this one leads.
+pub(super) struct HandoverRequest {
+    pub(super) partition: PartitionId,
+    pub(super) to: NodeId,
+    pub(super) done: oneshot::Sender<Result<(), HandoverError>>,
 }
 
 /// How far a state machine has come, and which commands of this node it answered on the way, in order.
@@ -95,6 +105,7 @@ pub(super) struct ReplicaThread {
     pub(super) reads: Receiver<ReadRequest>,
     pub(super) from_peers: Receiver<(NodeId, PeerSays)>,
     pub(super) peers: Arc<dyn Peers>,
+    pub(super) handovers: Receiver<HandoverRequest>,
     pub(super) reports: Receiver<Report>,
     pub(super) writers: Writers,
     pub(super) timing: Timing,
@@ -145,7 +156,7 @@ impl ReplicaThread {
     /// Runs until the node stops and everything accepted is done, or at once when it is killed.
     pub(super) fn run(mut self) -> Result<(), FatalError> {
         let (proposals, reports) = (self.proposals.clone(), self.reports.clone());
-        let (reads, from_peers) = (self.reads.clone(), self.from_peers.clone());
+        let (reads, from_peers, handovers) = (self.reads.clone(), self.from_peers.clone(), self.handovers.clone());
         loop {
             let now = Instant::now();
             if self.shared.killed.load(Ordering::Acquire) || self.drained(now) {
@@ -164,6 +175,7 @@ impl ReplicaThread {
             // Whatever else has come meanwhile is of the same round.
             while let Ok(report) = reports.try_recv() {
                 self.hear(report)?;
+                recv(handovers) -> handover => if let Ok(handover) = handover { self.move_leadership(handover) },
             }
             for (from, says) in from_peers.try_iter().take(MAX_TAKEN) {
                 self.listen(from, says)?;
@@ -271,6 +283,12 @@ impl ReplicaThread {
             PeerSays::Raft(messages) => {
                 for (partition, message) in messages {
                     let Some(lane) = self.lanes.get_mut(usize::from(partition.0)) else { continue };
+    fn move_leadership(&mut self, request: HandoverRequest) {
+        let Some(lane) = self.lanes.get_mut(usize::from(request.partition.0)) else { return };
+        // Whoever asked may have gone; leadership goes all the same.
+        let _ = request.done.send(lane.hand_over(request.to));
+    }
+
                     match lane.step(from, message) {
                         Ok(()) => {}
                         // A peer that sends what cannot be is the peer's operator's concern; here it has no effect.
@@ -336,12 +354,12 @@ impl ReplicaThread {
         for (to, messages) in messages {
             self.peers.send_raft(to, messages);
         }
-        self.hand_over(log, state, directory);
+        self.give_rounds(log, state, directory);
         Ok(())
     }
 
     /// Gives the writers their round. One that is gone has failed: its supervisor stops this thread as well.
-    fn hand_over(&mut self, log: LogRound, state: ApplyRound, directory: Vec<Committed>) {
+    fn give_rounds(&mut self, log: LogRound, state: ApplyRound, directory: Vec<Committed>) {
         if !log.is_empty() {
             self.progress.log_credits -= 1;
             let _ = self.writers.log.try_send(log);

@@ -24,7 +24,7 @@ use super::handle::{DIRECTORY, Inner, Node, NodeRunner, Phase, Shared};
 use super::machine::{Applier, DirectoryState as _, SqlDirectory};
 use super::peers::{PeerMail, Peers};
 use super::read_pool::DirectoryReader;
-use super::replica_thread::{CREDITS, Progress, READS, REPORTS, ReplicaThread, Timing, Writers};
+use super::replica_thread::{CREDITS, HANDOVERS, Progress, READS, REPORTS, ReplicaThread, Timing, Writers};
 use super::sinks::Sinks;
 use super::state_writer::StateWriter;
 use super::stats::NodeStats;
@@ -138,6 +138,7 @@ fn run(opened: Opened, sinks: Sinks, peers: Arc<dyn Peers>, mail: PeerMail) -> R
     // Room for everything that admission lets through.
     let (proposals, proposed) = bounded((usize::from(config.partitions) + 1) * config.queue_commands);
     let (linearizable, reads_asked) = bounded(READS);
+    let (handovers, handovers_asked) = bounded(HANDOVERS);
     let (reports, reported) = bounded(REPORTS);
     let (log_rounds, to_log) = bounded(CREDITS);
     let (state_rounds, to_state) = bounded(CREDITS);
@@ -149,6 +150,7 @@ fn run(opened: Opened, sinks: Sinks, peers: Arc<dyn Peers>, mail: PeerMail) -> R
         shared: Arc::clone(&shared),
         proposals,
         linearizable,
+        handovers,
         reads,
         state: Arc::clone(&state),
         lock,
@@ -189,6 +191,7 @@ fn run(opened: Opened, sinks: Sinks, peers: Arc<dyn Peers>, mail: PeerMail) -> R
         reads: reads_asked,
         from_peers: mail.0,
         peers,
+        handovers: handovers_asked,
         reports: reported,
         writers: Writers { log: log_rounds, state: state_rounds, directory: directory_work, flusher: flushes },
         timing: Timing {

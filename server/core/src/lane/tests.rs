@@ -239,3 +239,41 @@ fn a_change_of_leader_is_said_although_a_message_brought_it() {
         assert_eq!(world.told[&node].last(), Some(&Some(NodeId(leader))), "node {node}");
     }
 }
+
+#[test]
+fn leadership_goes_where_it_is_asked_to_go_and_nothing_is_lost() {
+    let mut world = World::new();
+    let old = world.leader();
+    let heir = 1 + old % 3;
+    for ticket in 1..=10 {
+        world.propose(1 + ticket % 3, ticket);
+    }
+    world.ticks(5);
+    assert_eq!(world.lane(old).hand_over(NodeId(heir)), Ok(()));
+    for ticket in 11..=20 {
+        world.propose(1 + ticket % 3, ticket);
+    }
+    world.ticks(5);
+    assert_eq!(world.leader(), heir);
+    for node in 1..=3 {
+        let mut applied = world.applied(node).to_vec();
+        applied.sort_unstable();
+        assert_eq!(applied, (1..=20).collect::<Vec<_>>(), "node {node}");
+    }
+}
+
+#[test]
+fn leadership_is_not_handed_to_who_cannot_take_it() {
+    let mut world = World::new();
+    let leader = world.leader();
+    let (follower, silent) = (1 + leader % 3, 1 + (leader + 1) % 3);
+    world.ticks(5);
+    let told = HandoverError::NotLeader { leader: Some(NodeId(leader)) };
+    assert_eq!(world.lane(follower).hand_over(NodeId(silent)), Err(told));
+    assert_eq!(world.lane(leader).hand_over(NodeId(leader)), Err(HandoverError::Leads(NodeId(leader))));
+    assert_eq!(world.lane(leader).hand_over(NodeId(9)), Err(HandoverError::NotVoter(NodeId(9))));
+    world.down.push(silent);
+    world.ticks(60);
+    let refused = world.lane(leader).hand_over(NodeId(silent));
+    assert!(matches!(refused, Err(HandoverError::Behind { node, .. }) if node == NodeId(silent)), "{refused:?}");
+}

@@ -1,5 +1,7 @@
 //! Standing for election, handing leadership over, and peers that cannot be reached.
 
+use raft::ProgressState;
+
 use super::Replica;
 use crate::replica::config::GroupMember;
 
@@ -32,6 +34,19 @@ impl Replica {
         }
         self.raw.transfer_leader(to);
         self.is_transferring()
+    }
+
+    /// The replicas that vote.
+    pub fn voters(&self) -> Vec<GroupMember> {
+        self.conf_state().get_voters().to_vec()
+    }
+
+    /// As the leader: the last index that `member` is known to have, and whether it has answered lately and can be sent entries.
+    pub fn progress_of(&self, member: GroupMember) -> (u64, bool) {
+        let progress = self.raw.raft.prs().get(member);
+        progress.map_or((0, false), |progress| {
+            (progress.matched, progress.recent_active && progress.state != ProgressState::Snapshot)
+        })
     }
 
     /// Whether leadership is being handed over.
