@@ -12,7 +12,7 @@ use super::members::{self, Members, Transport};
 use super::run::RunError;
 use crate::cluster::{self, Cluster, ClusterConfig, ClusterRunner};
 use crate::edge::{Hub, HubConfig};
-use crate::node::{Node, NodeConfig, NodeRunner, Opened, Sinks, StartError, inbox};
+use crate::node::{NoPeers, Node, NodeConfig, NodeRunner, Opened, Sinks, StartError, inbox};
 use crate::storage::formation::FormationFile;
 
 /// A node that runs, and who stops it.
@@ -20,8 +20,19 @@ pub(super) struct Joined {
     pub(super) hub: Arc<Hub>,
     pub(super) node: Node,
     pub(super) runner: NodeRunner,
-    /// The transport, if there are other nodes; stopped after the node.
-    pub(super) cluster: Option<ClusterRunner>,
+    /// How often it was started with its data directory.
+    pub(super) boot: u64,
+    /// The other nodes, if there are any.
+    pub(super) cluster: Option<JoinedCluster>,
+}
+
+/// What connects a node with the others.
+pub(super) struct JoinedCluster {
+    pub(super) transport: Cluster,
+    /// Who hears the others.
+    pub(super) members: Arc<Members>,
+    /// Stopped after the node.
+    pub(super) runner: ClusterRunner,
 }
 
 /// Opens the data directory and starts the node. One of a cluster that was never formed waits here until all its nodes are there.
@@ -37,11 +48,13 @@ pub(super) async fn join(config: &Config) -> Result<Joined, RunError> {
     let sinks = Sinks { effects: hub.clone(), directory: hub.clone() };
     let node_config = NodeConfig { partitions: config.partitions, ..NodeConfig::new(&config.data_dir, config.node()) };
     let Some(section) = &config.cluster else {
-        let (node, runner) = Node::start(node_config, sinks)?;
-        return Ok(Joined { hub, node, runner, cluster: None });
+        let opened = Opened::open(node_config)?;
+        let boot = opened.identity().incarnation;
+        let (_, nobody) = inbox();
+        let (node, runner) = opened.start(sinks, Arc::new(NoPeers), nobody)?;
+        return Ok(Joined { hub, node, runner, boot, cluster: None });
     };
-    let (node, runner, cluster) = join_cluster(config, section, node_config, sinks).await?;
-    Ok(Joined { hub, node, runner, cluster: Some(cluster) })
+    join_cluster(config, section, node_config, sinks, hub).await
 }
 
 async fn join_cluster(
@@ -49,7 +62,8 @@ async fn join_cluster(
     section: &ClusterSection,
     node_config: NodeConfig,
     sinks: Sinks,
-) -> Result<(Node, NodeRunner, ClusterRunner), RunError> {
+    hub: Arc<Hub>,
+) -> Result<Joined, RunError> {
     let nodes: Vec<NodeId> = section.peers.iter().map(|peer| NodeId(peer.node)).collect();
     let opened = Opened::open(NodeConfig { members: nodes.clone(), ..node_config })?;
     let (file, record) = FormationFile::open(&config.data_dir)?;
@@ -76,6 +90,7 @@ async fn join_cluster(
     let (transport, runner) = Cluster::start(cluster_config, members.clone())?;
     members.started(transport.clone());
     members.formed().await;
-    let (node, node_runner) = opened.start(sinks, Arc::new(Transport(transport)), mail)?;
-    Ok((node, node_runner, runner))
+    let (node, node_runner) = opened.start(sinks, Arc::new(Transport(transport.clone())), mail)?;
+    let cluster = Some(JoinedCluster { transport, members, runner });
+    Ok(Joined { hub, node, runner: node_runner, boot: incarnation, cluster })
 }

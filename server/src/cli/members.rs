@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::cluster::{Cluster, PeerHello, PeerSink, SnapshotHeader, SnapshotReceiver};
 use crate::node::{PeerInbox, PeerSays, Peers};
+use crate::nodes::Nodes;
 use crate::storage::formation::FormationFile;
 
 /// How often a node that waits for others says for whom.
@@ -28,12 +29,21 @@ pub(super) struct Members {
     formed: watch::Sender<bool>,
     /// Set as soon as it is started; what peers say before is said again by then.
     transport: OnceLock<Cluster>,
+    /// Set once this node's replicas run; until then it does not say how it is.
+    nodes: OnceLock<Arc<Nodes>>,
 }
 
 impl Members {
     pub(super) fn new(inbox: PeerInbox, file: FormationFile, formation: Formation) -> Arc<Self> {
         let formed = watch::Sender::new(formation.is_formed());
-        Arc::new(Self { inbox, file, formation: Mutex::new(formation), formed, transport: OnceLock::new() })
+        Arc::new(Self {
+            inbox,
+            file,
+            formation: Mutex::new(formation),
+            formed,
+            transport: OnceLock::new(),
+            nodes: OnceLock::new(),
+        })
     }
 
     /// What is said to peers at first.
@@ -46,6 +56,12 @@ impl Members {
         tell(&transport, self.introduction());
         // It is started once.
         let _ = self.transport.set(transport);
+    }
+
+    /// This node runs, and knows of the others.
+    pub(super) fn running(&self, nodes: Arc<Nodes>) {
+        // It is started once.
+        let _ = self.nodes.set(nodes);
     }
 
     /// Waits until the cluster is formed, and says for whom it waits.
@@ -121,8 +137,11 @@ impl PeerSink for Members {
         }
     }
 
-    fn call(&self, _from: NodeId, _question: Bytes) -> BoxFuture<'static, Bytes> {
-        Box::pin(std::future::ready(Bytes::new()))
+    fn call(&self, _from: NodeId, question: Bytes) -> BoxFuture<'static, Bytes> {
+        match self.nodes.get() {
+            Some(nodes) => nodes.clone().answer(&question),
+            None => Box::pin(std::future::ready(Bytes::new())),
+        }
     }
 
     fn snapshot(

@@ -1,9 +1,10 @@
-//! The command line: `rove-server init`, `pki`, `serve` and `dev`.
+//! The command line: `rove-server init`, `pki`, `serve`, `dev` and `cluster`.
 //!
 //! Exit codes: 0 after a clean stop, 1 if the node cannot start or go on, 2 for a command line or a configuration that is
 //! wrong, 130 after a second signal. Messages for people go to standard error; standard output has only what programs
 //! read: the line that says where the server listens, and the addresses for clients.
 
+mod cluster;
 pub mod config;
 mod dev;
 mod init;
@@ -30,7 +31,8 @@ use self::run::RunError;
   rove-server dev                         a server to try things with, in ./rove-data
   rove-server init --dir /etc/rove        a commented configuration and a development certificate
   rove-server pki ca --cluster chat --out ca   an authority for the certificates of several nodes
-  rove-server serve --config /etc/rove/rove.toml")]
+  rove-server serve --config /etc/rove/rove.toml
+  rove-server cluster status --config /etc/rove/rove.toml")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -46,6 +48,8 @@ enum Command {
     Serve(ServeArgs),
     /// Run a node for development: a certificate and data of its own, no limits on sign-ups.
     Dev(dev::DevArgs),
+    /// Ask a running node: show the cluster, move a leader, drain.
+    Cluster(cluster::ClusterArgs),
 }
 
 #[derive(Debug, Args)]
@@ -86,13 +90,15 @@ enum CliError {
     Init(#[from] init::InitError),
     #[error(transparent)]
     Pki(#[from] crate::cluster::pki::PkiError),
+    #[error(transparent)]
+    Cluster(#[from] cluster::ClusterCliError),
 }
 
 impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Run(RunError::Tls(_)) => 2,
-            Self::Run(_) | Self::Init(_) | Self::Pki(_) => 1,
+            Self::Config(_) | Self::Run(RunError::Tls(_)) | Self::Cluster(cluster::ClusterCliError::Config(_)) => 2,
+            Self::Run(_) | Self::Init(_) | Self::Pki(_) | Self::Cluster(_) => 1,
         }
     }
 }
@@ -104,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::Pki(args) => pki::run(&args).map_err(CliError::from),
         Command::Serve(args) => serve(args),
         Command::Dev(args) => dev::run(&args),
+        Command::Cluster(args) => cluster::run(&args).map_err(CliError::from),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

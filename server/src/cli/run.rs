@@ -17,10 +17,13 @@ use tokio_util::sync::CancellationToken;
 use super::config::Config;
 use super::init::{authority, reachable};
 use super::join::{Joined, join};
-use crate::cluster::ClusterError;
+use crate::admin::{self, AdminServer};
+use crate::cluster::{Cluster, ClusterError};
 use crate::edge::{Edge, EdgeConfig, EndpointSecret, Hub};
 use crate::http::{self, Api, ApiConfig};
+use crate::leaving::{Drainer, move_leaders, watch_minority};
 use crate::node::{FatalError, Node, NodeRunner, StartError};
+use crate::nodes::{About, Nodes};
 use crate::storage::formation::FormationFileError;
 use crate::tls::{Identity, TlsError};
 
@@ -30,6 +33,8 @@ const UDP_BUFFER: usize = 2 * 1024 * 1024;
 const BACKLOG: i32 = 1_024;
 /// After this long the address is announced although the node is still replaying: `/readyz` tells when it is done.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long leaders are given to go elsewhere when the node stops: whoever sent the signal has not much patience.
+const LEADERS_AT_STOP: Duration = Duration::from_secs(3);
 /// The file in the data directory with what a restarted node says of the connections it had.
 const ENDPOINT_SECRET: &str = "quic.secret";
 /// The exit code after a second signal: what a shell gives a process that an interrupt ended.
@@ -91,11 +96,18 @@ pub(super) fn run(config: &Config, ready_file: Option<&Path>, announce: Announce
             // Nothing runs yet that would have to be drained.
             () = signals.next() => return Ok(()),
         };
-        let Joined { hub, node, runner, cluster } = joined;
-        let parts = Parts { hub, node, quic, sessions, udp, tcp, tcp_tls, pin: identity.pin() };
+        let Joined { hub, node, runner, boot, cluster } = joined;
+        let (transport, connected) = match cluster {
+            Some(cluster) => (Some(cluster.transport), Some((cluster.members, cluster.runner))),
+            None => (None, None),
+        };
+        let parts = Parts { hub, node, boot, transport, quic, sessions, udp, tcp, tcp_tls, pin: identity.pin() };
         let running = Running::start(config, parts)?;
+        if let Some((members, _)) = &connected {
+            members.running(running.nodes.clone());
+        }
         let result = running.until_stopped(runner, signals, ready_file, announce).await;
-        if let Some(cluster) = cluster {
+        if let Some((_, cluster)) = connected {
             cluster.stop().await;
         }
         result
@@ -109,6 +121,8 @@ pub(super) fn run(config: &Config, ready_file: Option<&Path>, announce: Announce
 struct Parts {
     hub: Arc<Hub>,
     node: Node,
+    boot: u64,
+    transport: Option<Cluster>,
     quic: quinn::ServerConfig,
     sessions: Arc<SessionStore>,
     udp: UdpSocket,
@@ -120,11 +134,14 @@ struct Parts {
 /// A server that serves.
 struct Running {
     node: Node,
+    nodes: Arc<Nodes>,
+    drainer: Arc<Drainer>,
     edge: Edge,
     http: JoinHandle<()>,
+    /// Asks the other nodes, and looks whether they can be reached.
+    watching: JoinHandle<()>,
+    admin: Option<AdminServer>,
     listening: Listening,
-    /// Not ready any more.
-    draining: CancellationToken,
     /// No more connections, and an end to those there are.
     shutdown: CancellationToken,
 }
@@ -139,8 +156,8 @@ struct Listening {
 
 impl Running {
     fn start(config: &Config, parts: Parts) -> Result<Self, RunError> {
-        let Parts { hub, node, quic, sessions, udp, tcp, tcp_tls, pin } = parts;
-        let (draining, shutdown) = (CancellationToken::new(), CancellationToken::new());
+        let Parts { hub, node, boot, transport, quic, sessions, udp, tcp, tcp_tls, pin } = parts;
+        let shutdown = CancellationToken::new();
         let quic_address = udp.local_addr().map_err(system("the UDP socket has no address"))?;
         let https_address = tcp.local_addr().map_err(system("the TCP socket has no address"))?;
         let advertised = if config.advertise.is_empty() {
@@ -148,23 +165,27 @@ impl Running {
         } else {
             config.advertise.clone()
         };
-        let api_config = ApiConfig {
+        let about = About {
             address: advertised.clone(),
             region: config.region.clone(),
             pins: std::iter::once(pin.clone()).chain(config.next_pins.iter().cloned()).collect(),
             full_sessions: config.max_connections,
+            boot,
+        };
+        let nodes = Nodes::new(node.clone(), about, hub.stats().clone(), Arc::default(), transport);
+        let api_config = ApiConfig {
             rate_limits: config.accounts.rate_limits,
             hashes: config.accounts.hashes(),
             lifetimes: config.accounts.lifetimes(),
         };
-        let api = Api::new(node.clone(), hub.stats().clone(), api_config, draining.clone())
-            .map_err(|_| RunError::Randomness)?;
+        let api = Api::new(nodes.clone(), api_config).map_err(|_| RunError::Randomness)?;
         let router = http::router(api);
         let secret = config.data_dir.join(ENDPOINT_SECRET);
         let secret = EndpointSecret::load_or_make(&secret)
             .map_err(|source| RunError::EndpointSecret { path: secret, source })?;
         let edge_config = EdgeConfig {
             secret: Some(secret),
+            nodes: Some(nodes.clone()),
             sessions: Some(sessions),
             max_connections: config.max_connections,
             max_per_address: config.max_connections_per_address,
@@ -175,8 +196,13 @@ impl Running {
             .map_err(system("the UDP socket cannot be used"))?;
         let tcp = tokio::net::TcpListener::from_std(tcp).map_err(system("the TCP socket cannot be used"))?;
         let http = tokio::spawn(http::serve_tcp(tcp, tcp_tls, router, shutdown.clone()));
+        let (asking, looking) =
+            (nodes.clone().watch(shutdown.clone()), watch_minority(nodes.clone(), shutdown.clone()));
+        let watching = tokio::spawn(async { _ = tokio::join!(asking, looking) });
+        let drainer = Arc::new(Drainer::new(nodes.clone()));
+        let admin = admin(config, &nodes, &drainer);
         let listening = Listening { quic: quic_address, https: https_address, advertised, pin };
-        Ok(Self { node, edge, http, listening, draining, shutdown })
+        Ok(Self { node, nodes, drainer, edge, http, watching, admin, listening, shutdown })
     }
 
     /// Serves until a signal, then drains; or until the node cannot go on.
@@ -206,15 +232,22 @@ impl Running {
         }
     }
 
-    /// Not ready, sessions go elsewhere, requests are answered, the node finishes and flushes.
+    /// Not ready, leaders and then sessions go elsewhere, requests are answered, the node finishes and flushes.
     async fn drain(self, runner: NodeRunner, mut signals: Signals) -> Result<(), RunError> {
         tracing::info!("draining; a second signal ends at once");
         let drained = async {
-            self.draining.cancel();
+            self.drainer.stop().await;
+            self.nodes.leaving().set_draining(true);
+            if self.nodes.has_somewhere_to_go() {
+                move_leaders(&self.nodes, LEADERS_AT_STOP).await;
+            }
             self.shutdown.cancel();
-            let (http, ()) = tokio::join!(self.http, self.edge.drained());
-            if let Err(error) = http {
-                tracing::error!(%error, "the TCP server ended badly");
+            let (http, watching, ()) = tokio::join!(self.http, self.watching, self.edge.drained());
+            if let Err(error) = http.and(watching) {
+                tracing::error!(%error, "a task ended badly");
+            }
+            if let Some(admin) = self.admin {
+                admin.stop().await;
             }
             runner.stop().await
         };
@@ -228,6 +261,21 @@ impl Running {
         }
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// Serves the operator of this machine. Without that the node is as good to everybody else.
+fn admin(config: &Config, nodes: &Arc<Nodes>, drainer: &Arc<Drainer>) -> Option<AdminServer> {
+    match admin::start(&config.data_dir, nodes.clone(), drainer.clone()) {
+        Ok(admin) => Some(admin),
+        Err(error) => {
+            let path = config.data_dir.join(admin::SOCKET);
+            tracing::error!(
+                path = %path.display(), %error,
+                "the admin socket cannot be served, so `rove-server cluster` will not work here; a path of a socket may have 107 bytes"
+            );
+            None
+        }
     }
 }
 

@@ -36,14 +36,20 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::HandshakeData;
 use rove_core::conversation::read;
+use rove_core::discovery::NodeState;
 use rove_protocol::ids::{AccountId, MessageId, PartitionId};
 use rove_protocol::limits;
+use rove_protocol::message::Alternative;
 use rove_protocol::registry::{ALPN, ErrorCode};
+use rove_protocol::wire::List;
 use rove_quic::SessionStore;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::leaving::{Leaving, Wave};
 use crate::node::Node;
+use crate::nodes::Nodes;
 use admission::{Admission, Full, Place};
 use stats::Counted;
 
@@ -53,6 +59,8 @@ pub use stats::EdgeStats;
 
 /// The ALPN name of HTTP/3.
 const H3: &[u8] = b"h3";
+/// Other nodes that a client is told of at most: more than it tries before it begins again.
+const MAX_ALTERNATIVES: usize = 8;
 /// How long each half of a handshake may take: several retransmissions on a bad path. Who stalls it holds a place until
 /// then.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -70,8 +78,8 @@ pub struct EdgeConfig {
     pub retry_above: usize,
     /// How long sessions are given to go elsewhere when the node leaves.
     pub drain: Duration,
-    /// Other nodes, best first: `host:port` and region.
-    pub alternatives: Vec<(String, String)>,
+    /// The nodes of the cluster, of which clients are told; `None`: of none, and this one never hands its sessions over.
+    pub nodes: Option<Arc<Nodes>>,
     /// What outlives a restart; `None`: nothing does, and clients of an earlier life wait for their heartbeats to fail.
     pub secret: Option<EndpointSecret>,
     /// The TLS sessions that the TLS configuration keeps, to count by.
@@ -87,7 +95,7 @@ impl Default for EdgeConfig {
             max_per_address: 10_000,
             retry_above: 256,
             drain: Duration::from_secs(5),
-            alternatives: Vec::new(),
+            nodes: None,
             secret: None,
             sessions: None,
         }
@@ -107,6 +115,21 @@ pub(crate) struct Shared {
 impl Shared {
     fn stats(&self) -> &Arc<EdgeStats> {
         self.hub.stats()
+    }
+
+    /// Where clients may go instead, best first.
+    fn alternatives(&self) -> List<Alternative> {
+        let others = self.config.nodes.iter().flat_map(|nodes| nodes.others());
+        let alternative = |node: NodeState| Alternative { address: node.address, region: node.region };
+        others.take(MAX_ALTERNATIVES).map(alternative).collect()
+    }
+
+    /// The queue of sessions that are asked to go, now and when there is another.
+    fn wave(&self) -> watch::Receiver<Option<Wave>> {
+        match &self.config.nodes {
+            Some(nodes) => nodes.leaving().wave(),
+            None => Leaving::default().wave(),
+        }
     }
 }
 

@@ -20,11 +20,11 @@ use rove_core::command::Actor;
 use rove_protocol::error::Violation;
 use rove_protocol::frame::RawFrame;
 use rove_protocol::ids::AccountId;
-use rove_protocol::message::{Alternative, ControlUp, GoAway, Hello, Limits, Message as _, Response, Suspend, Welcome};
+use rove_protocol::limits;
+use rove_protocol::message::{ControlUp, GoAway, Hello, Limits, Message as _, Response, Suspend, Welcome};
 use rove_protocol::registry::{ClientState, ErrorCode, StreamType};
 use rove_protocol::session::server::{Admission, Control, Streams};
 use rove_protocol::transport::{self, Connection as _, ReadError, TransportError};
-use rove_protocol::{limits, wire::List};
 use rove_quic::{Connection, RecvStream, SendStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -40,6 +40,9 @@ use super::{Shared, control, conversation, fetch, inbox};
 
 /// The minor version of `rove/1` spoken here.
 const MINOR: u16 = 0;
+
+/// How long a session is told that it still works if it may stay for as long as the node has no majority.
+const STAY: Duration = Duration::from_secs(60);
 
 /// Which streams go first when a connection is narrow (D6).
 mod priority {
@@ -216,13 +219,8 @@ fn welcome(edge: &Shared, subscriber: &Subscriber, limits: &Limits) -> Welcome {
         server_time_ms: edge.hub.now_ms(),
         heartbeat_ms: u32::try_from(edge.hub.heartbeat().as_millis()).unwrap_or(u32::MAX),
         limits: limits.clone(),
-        alternatives: alternatives(edge),
+        alternatives: edge.alternatives(),
     }
-}
-
-fn alternatives(edge: &Shared) -> List<Alternative> {
-    let alternatives = edge.config.alternatives.iter();
-    alternatives.map(|(address, region)| Alternative { address: address.clone(), region: region.clone() }).collect()
 }
 
 /// Serves an authenticated session.
@@ -237,7 +235,10 @@ async fn serve(greeted: Greeted) {
         requests: FuturesUnordered::new(),
         left: false,
         drain: None,
+        go: None,
+        stopping: false,
     };
+    let mut wave = edge.wave();
     let (mut registered, mut entering) = match entry {
         Entry::Registered(registered) => {
             main.state(state);
@@ -311,9 +312,21 @@ async fn serve(greeted: Greeted) {
             },
             () = main.datagrams.work() => {}
             () = session.subscriber.presence_wake.notified() => main.datagrams.presence(),
-            () = edge.shutdown.cancelled(), if main.drain.is_none() => {
-                main.drain = Some(Instant::now() + edge.config.drain);
-                outgoing.answer(go_away(&edge).to_frame());
+            Ok(()) = wave.changed(), if main.drain.is_none() => {
+                // Who is not asked to go any more may stay, unless it was told already.
+                main.go = wave.borrow_and_update().as_ref().map(|wave| (wave.place(), wave.cut_after(edge.config.drain)));
+            }
+            () = until(main.go.map(|(at, _)| at)), if main.go.is_some() => {
+                let cut_after = main.go.take().and_then(|(_, cut_after)| cut_after);
+                main.drain = cut_after.map(|cut_after| Instant::now() + cut_after);
+                outgoing.answer(go_away(&edge, cut_after.unwrap_or(STAY)).to_frame());
+            }
+            () = edge.shutdown.cancelled(), if !main.stopping => {
+                main.stopping = true;
+                if main.drain.is_none() {
+                    main.drain = Some(Instant::now() + edge.config.drain);
+                    outgoing.answer(go_away(&edge, edge.config.drain).to_frame());
+                }
             }
             () = until(main.drain), if main.drain.is_some() => {
                 session.subscriber.link.close(ErrorCode::GoingAway, "the node is leaving");
@@ -329,11 +342,12 @@ async fn serve(greeted: Greeted) {
     tasks.shutdown().await;
 }
 
-fn go_away(edge: &Shared) -> GoAway {
+fn go_away(edge: &Shared, stay: Duration) -> GoAway {
+    EdgeStats::add(&edge.stats().told_to_go, 1);
     GoAway {
         code: ErrorCode::GoingAway,
-        deadline_ms: u32::try_from(edge.config.drain.as_millis()).unwrap_or(u32::MAX),
-        alternatives: alternatives(edge),
+        deadline_ms: u32::try_from(stay.as_millis()).unwrap_or(u32::MAX),
+        alternatives: edge.alternatives(),
     }
 }
 
@@ -355,6 +369,10 @@ struct Main {
     left: bool,
     /// When the connection is closed because the node leaves.
     drain: Option<Instant>,
+    /// When it is told to go elsewhere, and how long it may stay then.
+    go: Option<(Instant, Option<Duration>)>,
+    /// The node stops.
+    stopping: bool,
 }
 
 impl Main {

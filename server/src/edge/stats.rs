@@ -1,8 +1,8 @@
 //! What the edge counts. Plain atomics: `http/metrics` gives them names and units.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use rove_protocol::registry::ErrorCode;
@@ -27,6 +27,8 @@ pub struct EdgeStats {
     pub retried: AtomicU64,
     /// Sessions that said hello as early data (0-RTT) which was taken, and acted before their handshake was complete.
     pub early_sessions: AtomicU64,
+    /// Sessions told to go elsewhere (`GoAway`).
+    pub told_to_go: AtomicU64,
     /// Hellos that failed.
     pub unauthenticated: AtomicU64,
     /// Conversation streams open.

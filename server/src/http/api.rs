@@ -7,15 +7,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::extract::{ConnectInfo, FromRequestParts};
 use http::request::Parts;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
 use super::metrics::Metrics;
 use super::password::{HashLimits, Passwords};
 use super::rate_limit::{RateLimits, TooOften};
 use super::secrets::Lifetimes;
-use crate::edge::EdgeStats;
 use crate::node::Node;
+use crate::nodes::Nodes;
 
 /// Requests under way, over all connections. Each may hold a body of [`super::BODY`] and a hash in the queue.
 const REQUESTS: usize = 1_024;
@@ -23,14 +22,6 @@ const REQUESTS: usize = 1_024;
 /// How the API behaves.
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
-    /// `host:port` at which clients reach this node.
-    pub address: String,
-    /// The operator's name for where the node stands; may be empty.
-    pub region: String,
-    /// What clients may pin: the current key, and the next one if there is one.
-    pub pins: Vec<String>,
-    /// Sessions at which the node calls itself full.
-    pub full_sessions: usize,
     /// Whether limits on attempts hold.
     pub rate_limits: bool,
     /// How much password hashing there may be at once.
@@ -49,31 +40,24 @@ pub(super) struct Inner {
     pub(super) passwords: Passwords,
     pub(super) limits: RateLimits,
     pub(super) metrics: Metrics,
-    pub(super) sessions: Arc<EdgeStats>,
-    pub(super) draining: CancellationToken,
+    pub(super) nodes: Arc<Nodes>,
     pub(super) requests: Arc<Semaphore>,
 }
 
 impl Api {
-    /// The API of `node`, whose edge counts in `sessions`. Once `draining` is cancelled the node is not ready.
+    /// The API of the node that sees these `nodes`. While that drains it is not ready.
     ///
     /// # Errors
     /// The system gives no randomness.
-    pub fn new(
-        node: Node,
-        sessions: Arc<EdgeStats>,
-        config: ApiConfig,
-        draining: CancellationToken,
-    ) -> Result<Self, ApiError> {
+    pub fn new(nodes: Arc<Nodes>, config: ApiConfig) -> Result<Self, ApiError> {
         Ok(Self(Arc::new(Inner {
             passwords: Passwords::new(config.hashes)?,
             limits: RateLimits::new(config.rate_limits),
-            metrics: Metrics::new(node.clone(), sessions.clone()),
+            metrics: Metrics::new(nodes.clone()),
             requests: Arc::new(Semaphore::new(REQUESTS)),
-            node,
+            node: nodes.node().clone(),
             config,
-            sessions,
-            draining,
+            nodes,
         })))
     }
 

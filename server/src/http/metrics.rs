@@ -21,6 +21,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::edge::EdgeStats;
 use crate::node::{Node, Role};
+use crate::nodes::{Nodes, Seen};
 
 /// A request of the API.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -39,7 +40,7 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    pub(super) fn new(node: Node, edge: Arc<EdgeStats>) -> Self {
+    pub(super) fn new(nodes: Arc<Nodes>) -> Self {
         let mut registry = Registry::with_prefix("rove");
         let requests = Family::default();
         registry.register("http_requests", "Requests of the HTTP API, by route and status", requests.clone());
@@ -53,8 +54,9 @@ impl Metrics {
         );
         let hashes = Gauge::default();
         registry.register("password_hashes", "Password hashes under way and waiting", hashes.clone());
-        registry.register_collector(Box::new(NodeCollector(node)));
-        registry.register_collector(Box::new(EdgeCollector(edge)));
+        registry.register_collector(Box::new(NodeCollector(nodes.node().clone())));
+        registry.register_collector(Box::new(EdgeCollector(nodes.stats().clone())));
+        registry.register_collector(Box::new(ClusterCollector(nodes)));
         Self { registry, requests, duration, hashes }
     }
 
@@ -201,6 +203,45 @@ impl NodeCollector {
 #[derive(Debug)]
 struct EdgeCollector(Arc<EdgeStats>);
 
+/// The other nodes, as this one sees them.
+#[derive(Debug)]
+struct ClusterCollector(Arc<Nodes>);
+
+impl Collector for ClusterCollector {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut f = Figures(encoder);
+        f.gauge("node_draining", "1 while the node is about to leave", u64::from(self.0.leaving().is_draining()))?;
+        let seen = self.0.seen();
+        let peers = || seen.iter().filter_map(|seen| Some((seen, seen.link.as_ref()?)));
+        let label = |seen: &Seen| [("peer", seen.node.0)];
+        f.gauges(
+            "peer_connected",
+            "1 while there is a connection with the node",
+            None,
+            peers().map(|(seen, link)| (label(seen), u64::from(link.connected))),
+        )?;
+        f.gauges(
+            "peer_healthy",
+            "1 while the node says that it is ready",
+            None,
+            peers().map(|(seen, _)| (label(seen), u64::from(seen.healthy))),
+        )?;
+        f.gauges(
+            "peer_links",
+            "Connections there have been with the node",
+            None,
+            peers().map(|(seen, link)| (label(seen), link.links)),
+        )?;
+        let micros = |rtt: Duration| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
+        f.gauges(
+            "peer_rtt_microseconds",
+            "The round trip to the node",
+            None,
+            peers().filter_map(|(seen, link)| Some((label(seen), micros(link.rtt?)))),
+        )
+    }
+}
+
 impl Collector for EdgeCollector {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let stats = &self.0;
@@ -223,6 +264,7 @@ impl Collector for EdgeCollector {
         let streams = [
             ([("type", "conversation")], stats.conversation_streams.load(Ordering::Relaxed) as u64),
             ([("type", "inbox")], stats.inbox_streams.load(Ordering::Relaxed) as u64),
+        f.counter("sessions_told_to_go", "Sessions told to go to another node", &stats.told_to_go)?;
             ([("type", "fetch")], stats.fetch_streams.load(Ordering::Relaxed) as u64),
         ];
         f.gauges("streams", "Open streams by type", None, streams.into_iter())?;

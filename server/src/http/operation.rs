@@ -1,12 +1,11 @@
 //! What operators, load balancers and clients that look for a node ask.
 
-use std::sync::atomic::Ordering;
+use std::borrow::Cow;
 
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
-use rove_core::discovery::{NodeState, rank};
 use rove_protocol::ids::NodeId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -35,6 +34,8 @@ pub(super) struct DiscoveredNode {
     region: String,
     /// Sessions it has, in thousandths of those it takes.
     load: u16,
+    /// Whether it answers the other nodes and is ready.
+    healthy: bool,
     /// Whether it is about to leave.
     draining: bool,
 }
@@ -51,25 +52,16 @@ pub(super) struct Looking {
 #[utoipa::path(get, path = "/v1/discovery", tag = "operation",
     params(("region" = Option<String>, Query, description = "Where the client is")), responses((status = 200, body = Discovery)))]
 pub(super) async fn discovery(State(api): State<Api>, Query(looking): Query<Looking>) -> Json<Discovery> {
-    let config = &api.0.config;
-    let sessions = api.0.sessions.sessions.load(Ordering::Relaxed);
-    let load = sessions.saturating_mul(1_000) / config.full_sessions.max(1);
-    let here = NodeState {
-        node: api.node().id(),
-        address: config.address.clone(),
-        region: config.region.clone(),
-        healthy: api.node().is_ready(),
-        draining: api.0.draining.is_cancelled(),
-        load_permille: u16::try_from(load).unwrap_or(u16::MAX),
-    };
-    let nodes = rank(vec![here], &looking.region).into_iter().map(|node| DiscoveredNode {
+    let known = &api.0.nodes;
+    let nodes = known.ranked(&looking.region).into_iter().map(|node| DiscoveredNode {
         node: node.node,
         address: node.address,
         region: node.region,
         load: node.load_permille,
+        healthy: node.healthy,
         draining: node.draining,
     });
-    Json(Discovery { nodes: nodes.collect(), pins: config.pins.clone() })
+    Json(Discovery { nodes: nodes.collect(), pins: known.about().pins.clone() })
 }
 
 /// Whether the process lives.
@@ -78,16 +70,21 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Whether the node serves: it has replayed its log, leads or follows, and is not draining.
+/// Whether the node serves: it has replayed its log, reaches a leader of every partition, and is not draining.
 #[utoipa::path(get, path = "/readyz", tag = "operation",
     responses((status = 200, body = String), (status = 503, body = String)))]
-pub(super) async fn readyz(State(api): State<Api>) -> (StatusCode, &'static str) {
-    if api.0.draining.is_cancelled() {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-    } else if api.node().is_ready() {
-        (StatusCode::OK, "ready\n")
+pub(super) async fn readyz(State(api): State<Api>) -> (StatusCode, Cow<'static, str>) {
+    let not = StatusCode::SERVICE_UNAVAILABLE;
+    let unreachable = api.node().unreachable();
+    if api.0.nodes.leaving().is_draining() {
+        (not, "draining\n".into())
+    } else if !api.node().has_caught_up() {
+        (not, "starting\n".into())
+    } else if unreachable.is_empty() {
+        (StatusCode::OK, "ready\n".into())
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
+        let partitions: Vec<_> = unreachable.iter().map(ToString::to_string).collect();
+        (not, format!("no leader can be reached of partitions {}\n", partitions.join(", ")).into())
     }
 }
 

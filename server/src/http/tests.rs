@@ -10,19 +10,20 @@ use axum::extract::ConnectInfo;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::{Api, ApiConfig, HashLimits, Lifetimes, router};
 use crate::edge::EdgeStats;
+use crate::leaving::Leaving;
 use crate::node::{Node, NodeConfig, NodeRunner, Sinks};
+use crate::nodes::{About, Nodes};
 
 const PASSWORD: &str = "correct horse battery";
 
 /// A node and its API, in a directory of its own.
 struct Server {
     router: Router,
-    draining: CancellationToken,
+    leaving: Arc<Leaving>,
     _runner: NodeRunner,
     _dir: tempfile::TempDir,
 }
@@ -84,18 +85,18 @@ impl Server {
             Node::start(NodeConfig::new(dir.path(), rove_protocol::ids::NodeId(1)), Sinks::none()).unwrap();
         let ready = tokio::time::timeout(Duration::from_secs(30), node.ready()).await;
         assert_eq!(ready, Ok(true), "the node becomes ready");
-        let config = ApiConfig {
+        let config = ApiConfig { rate_limits, hashes: HashLimits::default(), lifetimes: Lifetimes::default() };
+        let about = About {
             address: "chat.example:7683".to_owned(),
             region: "north".to_owned(),
             pins: vec!["pin".to_owned()],
             full_sessions: 100,
-            rate_limits,
-            hashes: HashLimits::default(),
-            lifetimes: Lifetimes::default(),
+            boot: 1,
         };
-        let draining = CancellationToken::new();
-        let api = Api::new(node, Arc::new(EdgeStats::default()), config, draining.clone()).unwrap();
-        Self { router: router(api), draining, _runner: runner, _dir: dir }
+        let leaving = Arc::new(Leaving::default());
+        let nodes = Nodes::new(node, about, Arc::new(EdgeStats::default()), leaving.clone(), None);
+        let api = Api::new(nodes, config).unwrap();
+        Self { router: router(api), leaving, _runner: runner, _dir: dir }
     }
 
     async fn answer(&self, call: Call) -> Answer {
@@ -341,11 +342,12 @@ async fn operators_see_whether_it_lives_whether_it_serves_and_figures() {
     assert!(metrics.ends_with("# EOF\n"));
 
     let found = server.answer(get("/v1/discovery?region=north")).await.body;
-    let expected =
-        json!({ "node": 1, "address": "chat.example:7683", "region": "north", "load": 0, "draining": false });
+    let expected = json!({
+        "node": 1, "address": "chat.example:7683", "region": "north", "load": 0, "healthy": true, "draining": false
+    });
     assert_eq!(found, json!({ "nodes": [expected], "pins": ["pin"] }));
 
-    server.draining.cancel();
+    server.leaving.set_draining(true);
     let draining = server.answer(get("/readyz")).await;
     assert_eq!((draining.status, draining.text.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "draining\n"));
     assert_eq!(server.answer(get("/v1/discovery")).await.body["nodes"][0]["draining"], true);
