@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use rove_client_core::places::Places;
 use rove_protocol::ids::{ConversationId, PostTag, WriterId};
 use rove_protocol::message::{Body, Request};
 use rove_protocol::registry::{ErrorCode, Method};
@@ -33,6 +34,8 @@ pub(crate) struct Inner {
     pub(crate) exchanging: tokio::sync::Mutex<()>,
     pub(crate) network: Network,
     pub(crate) server: ServerAddress,
+    /// Where to connect.
+    pub(crate) places: Mutex<Places>,
     pub(crate) options: Options,
     pub(crate) connection: watch::Sender<ConnectionState>,
     /// The list of conversations has changed.
@@ -93,6 +96,8 @@ impl Inner {
         network: Network,
         options: Options,
     ) -> Arc<Self> {
+        let cap_ms = u64::try_from(options.max_backoff.as_millis()).unwrap_or(u64::MAX);
+        let places = Places::new(server.nodes(), loaded.nodes.clone(), cap_ms);
         let state =
             State::new(loaded, account, options.outbox_posts.max(1), options.initial_events, options.foreground);
         Arc::new(Self {
@@ -102,6 +107,7 @@ impl Inner {
             exchanging: tokio::sync::Mutex::default(),
             network,
             server,
+            places: Mutex::new(places),
             options,
             connection: watch::Sender::new(ConnectionState::Connecting),
             list: watch::Sender::new(0),

@@ -23,6 +23,9 @@ use crate::{Error, ServerAddress, SharedEndpoint, Trust};
 const STAGGER: Duration = Duration::from_millis(250);
 /// How long a connection may take: several retransmissions on a bad mobile network.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take if there are other nodes to try: the first packet and its first retransmission, 1 s later, have had their time to be
+/// answered. After a round without success the next one is as patient.
+const NEXT_NODE_AFTER: Duration = Duration::from_secs(3);
 /// How long the address that answered last is given to complete a handshake before all of them are raced: time for one
 /// packet each way to be lost and sent again. A race would begin with the next after [`STAGGER`], but what was sent early
 /// must be sent again then.
@@ -150,12 +153,14 @@ impl Network {
         Ok(true)
     }
 
-    /// Connects for `rove/1`. `at` is another node's `host:port`, with the same certificate's name.
+    /// Connects for `rove/1` to the node `at` (`host:port`), which has the certificate of the server's name. `others`: there are more nodes to
+    /// try.
     ///
     /// The connection may be an early one if the address answered the last time and the server's TLS session is known.
-    pub(crate) async fn connect(&self, server: &ServerAddress, at: Option<&str>) -> Result<Dialled, Error> {
+    pub(crate) async fn connect(&self, server: &ServerAddress, at: &str, others: bool) -> Result<Dialled, Error> {
+        let patience = if others { NEXT_NODE_AFTER } else { CONNECT_TIMEOUT };
         let connect = async {
-            let mut addresses = resolve(server, at).await?;
+            let mut addresses = resolve(at).await?;
             let answered =
                 (*self.answered.lock()).and_then(|last| addresses.iter().position(|address| *address == last));
             let mut begun = None;
@@ -176,7 +181,7 @@ impl Network {
             *self.answered.lock() = Some(address);
             Ok(Dialled { connection, early: None })
         };
-        tokio::time::timeout(CONNECT_TIMEOUT, connect).await.map_err(|_| Error::Timeout("connecting"))?
+        tokio::time::timeout(patience, connect).await.map_err(|_| Error::Timeout("connecting"))?
     }
 
     /// The address that answered last does not: the next connection is raced to all of them.
@@ -200,10 +205,20 @@ impl Network {
         (self.early.accepted.load(Ordering::Relaxed), self.early.rejected.load(Ordering::Relaxed))
     }
 
-    /// Connects for HTTP/3.
+    /// Connects for HTTP/3, to the node that answers first; each has a head start over the next.
     pub(crate) async fn connect_h3(&self, server: &ServerAddress) -> Result<quinn::Connection, Error> {
         let connect = async {
-            let addresses = resolve(server, None).await?;
+            let mut addresses = Vec::new();
+            let mut failed = None;
+            for node in server.nodes() {
+                match resolve(&node).await {
+                    Ok(found) => addresses.extend(found),
+                    Err(error) => failed = Some(error),
+                }
+            }
+            if let (true, Some(error)) = (addresses.is_empty(), failed) {
+                return Err(error);
+            }
             self.race(server, addresses, None, &self.h3).await.map(|(connection, _)| connection)
         };
         tokio::time::timeout(CONNECT_TIMEOUT, connect).await.map_err(|_| Error::Timeout("connecting"))?
@@ -258,12 +273,9 @@ impl Network {
     }
 }
 
-async fn resolve(server: &ServerAddress, at: Option<&str>) -> Result<Vec<SocketAddr>, Error> {
-    let found = match at {
-        Some(at) => tokio::net::lookup_host(at).await.map(Iterator::collect::<Vec<_>>),
-        None => tokio::net::lookup_host((server.host.as_str(), server.port)).await.map(Iterator::collect),
-    };
-    found.map_err(|error| Error::Transport(TransportError::Lost(format!("{}: {error}", server.host))))
+async fn resolve(at: &str) -> Result<Vec<SocketAddr>, Error> {
+    let found = tokio::net::lookup_host(at).await.map(Iterator::collect);
+    found.map_err(|error| Error::Transport(TransportError::Lost(format!("{at}: {error}"))))
 }
 
 fn connection_error(error: quinn::ConnectionError) -> Error {

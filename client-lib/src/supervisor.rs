@@ -1,30 +1,21 @@
 //! Keeps a client connected: one task from its start to its end.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use rove_client_core::reconnect::Backoff;
+use rove_client_core::places::Attempt;
 use rove_protocol::message::Welcome;
 use rove_protocol::registry::ErrorCode;
 
 use crate::Error;
 use crate::inner::{Inner, random};
 use crate::session::{self, End, Established, Fault};
+use crate::store::Change;
 use crate::types::ConnectionState;
 
 /// Wait after another session of the same device took over: two programs with one device must not throw each other out in
 /// a tight circle.
 const REPLACED_MS: u64 = 5_000;
-
-/// What is known of the current session.
-#[derive(Default)]
-struct Progress {
-    welcomed_at_ms: Option<u64>,
-    /// Other nodes to try when this one does not answer, best first.
-    alternatives: VecDeque<String>,
-}
 
 /// Runs until the client is closed, by the app or for good by the server.
 pub(crate) async fn run(inner: Arc<Inner>) {
@@ -41,35 +32,32 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 }
 
 async fn supervise(inner: &Arc<Inner>) -> ErrorCode {
-    let cap_ms = u64::try_from(inner.options.max_backoff.as_millis()).unwrap_or(u64::MAX);
-    let mut backoff = Backoff::new(cap_ms);
     let mut ready: Option<Box<Established>> = None;
-    let progress = Mutex::new(Progress::default());
-    let mut at: Option<String> = None;
+    let mut at = inner.places.lock().first();
     let mut sessions = 0u64;
     loop {
         let handed_over = ready.is_some();
         let established = if let Some(established) = ready.take() {
+            at.clone_from(&established.at);
             Ok(established)
         } else {
             inner.connection.send_replace(ConnectionState::Connecting);
             tokio::select! {
-                established = session::establish(inner, at.as_deref()) => established.map(Box::new),
+                established = session::establish(inner, &at) => established.map(Box::new),
                 () = inner.stop.cancelled() => return ErrorCode::None,
             }
         };
-        let (code, floor_ms) = match established {
+        let (code, next) = match established {
             Err(error) => {
-                tracing::debug!(%error, "no connection");
-                // The next node, and after the last the address the app gave.
-                at = progress.lock().alternatives.pop_front();
-                (error.code(), 0)
+                tracing::debug!(%error, at, "no connection");
+                (error.code(), next_after_failure(inner, &at))
             }
             Ok(established) => {
-                progress.lock().welcomed_at_ms = None;
-                let end = session::run(inner, established, |welcome| {
+                let mut welcomed_at_ms = None;
+                let end = session::run(inner, established, |place, welcome| {
                     sessions += 1;
-                    welcomed(inner, &progress, welcome, sessions > 1);
+                    welcomed_at_ms = Some(inner.now_ms());
+                    welcomed(inner, place, welcome, sessions > 1);
                 })
                 .await;
                 match end {
@@ -82,43 +70,60 @@ async fn supervise(inner: &Arc<Inner>) -> ErrorCode {
                         if let Some(code) = fatal(&fault) {
                             return code;
                         }
-                        tracing::debug!(code = %fault.code(), ?fault, handed_over, "the session is over");
-                        at = None;
-                        let lived_ms = progress
-                            .lock()
-                            .welcomed_at_ms
-                            .map_or(0, |welcomed_at_ms| inner.now_ms().saturating_sub(welcomed_at_ms));
-                        backoff.session_ended(lived_ms);
-                        (fault.code(), if fault.code() == ErrorCode::Replaced { REPLACED_MS } else { 0 })
+                        tracing::debug!(code = %fault.code(), ?fault, handed_over, at, "the session is over");
+                        let lived_ms = welcomed_at_ms.map(|since: u64| inner.now_ms().saturating_sub(since));
+                        (fault.code(), next_after_session(inner, &at, fault.code(), lived_ms))
                     }
                     End::Unreached { fault, others } => {
-                        tracing::debug!(?fault, others, "the address that answered last does not");
+                        tracing::debug!(?fault, others, at, "the address that answered last does not");
                         if others {
                             inner.network.race_next();
                             continue;
                         }
-                        at = progress.lock().alternatives.pop_front();
-                        (fault.code(), 0)
+                        (fault.code(), next_after_failure(inner, &at))
                     }
                 }
             }
         };
-        backoff.at_least(floor_ms);
-        let wait_ms = backoff.next_ms(random());
-        inner.connection.send_replace(ConnectionState::Disconnected { code, retry_in_ms: wait_ms });
+        at = next.place;
+        if next.wait_ms == 0 {
+            tracing::debug!(at, %code, "going to another node");
+            continue;
+        }
+        inner.connection.send_replace(ConnectionState::Disconnected { code, retry_in_ms: next.wait_ms });
         tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
-            () = inner.hurry.notified() => backoff.reset(),
+            () = tokio::time::sleep(Duration::from_millis(next.wait_ms)) => {}
+            () = inner.hurry.notified() => inner.places.lock().hurry(),
             () = inner.stop.cancelled() => return ErrorCode::None,
         }
     }
 }
 
-fn welcomed(inner: &Inner, progress: &Mutex<Progress>, welcome: &Welcome, again: bool) {
-    {
-        let mut progress = progress.lock();
-        progress.welcomed_at_ms = Some(inner.now_ms());
-        progress.alternatives = welcome.alternatives.iter().map(|alternative| alternative.address.clone()).collect();
+/// Where to go after an attempt at `at` in vain.
+fn next_after_failure(inner: &Inner, at: &str) -> Attempt {
+    let mut places = inner.places.lock();
+    places.failed(at);
+    places.next(random())
+}
+
+/// Where to go after a session that lived so long since `Welcome`, if there was one.
+fn next_after_session(inner: &Inner, at: &str, code: ErrorCode, lived_ms: Option<u64>) -> Attempt {
+    let mut places = inner.places.lock();
+    if code == ErrorCode::Replaced {
+        return places.stay(lived_ms.unwrap_or(0), REPLACED_MS, random());
+    }
+    match lived_ms {
+        Some(lived_ms) => places.lost(lived_ms),
+        None => places.failed(at),
+    }
+    places.next(random())
+}
+
+fn welcomed(inner: &Inner, at: &str, welcome: &Welcome, again: bool) {
+    let others = welcome.alternatives.iter().map(|alternative| alternative.address.clone());
+    if let Some(nodes) = inner.places.lock().welcomed(at, others) {
+        // Written with what the session brings; if that is lost, the next session tells it again.
+        inner.state.lock().change(Change::Nodes(nodes));
     }
     let rtt = {
         let mut state = inner.state.lock();

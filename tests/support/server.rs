@@ -135,7 +135,7 @@ impl Server {
 
     /// What clients are given.
     pub fn address(&self) -> ServerAddress {
-        ServerAddress { host: self.quic.ip().to_string(), port: self.quic.port(), trust: Trust::Pins(vec![self.pin]) }
+        ServerAddress::pinned(self.quic.ip().to_string(), self.quic.port(), vec![self.pin])
     }
 
     /// The directory with configuration, certificate, data and log.

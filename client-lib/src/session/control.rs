@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rove_protocol::error::Violation;
@@ -27,6 +28,8 @@ use crate::types::AccountInfo;
 /// A connection that has said `Hello`.
 pub(crate) struct Established {
     pub(crate) connection: Connection,
+    /// With which node: `host:port`.
+    pub(crate) at: String,
     /// If the handshake is not complete.
     pub(super) early: Option<Early>,
     send: SendStream,
@@ -36,6 +39,9 @@ pub(crate) struct Established {
     pub(crate) welcome: Option<Arc<Welcome>>,
 }
 
+/// How long one successor may take to its `Welcome`: the old session works meanwhile, but not for long.
+const SUCCESSOR_TIMEOUT: Duration = Duration::from_secs(4);
+
 fn client_state(foreground: bool) -> ClientState {
     if foreground { ClientState::Foreground } else { ClientState::Background }
 }
@@ -43,6 +49,7 @@ fn client_state(foreground: bool) -> ClientState {
 /// Opens the control stream and says `Hello`.
 pub(super) async fn hello(
     inner: &Arc<Inner>,
+    at: &str,
     connection: Connection,
     early: Option<Early>,
 ) -> Result<Established, Error> {
@@ -66,12 +73,32 @@ pub(super) async fn hello(
     StreamType::Control.put(&mut out);
     hello.put_frame(&mut out);
     send.write(out.into()).await?;
-    Ok(Established { connection, early, send, reader: FrameReader::new(recv), machine: Machine::new(), welcome: None })
+    Ok(Established {
+        connection,
+        at: at.to_owned(),
+        early,
+        send,
+        reader: FrameReader::new(recv),
+        machine: Machine::new(),
+        welcome: None,
+    })
 }
 
-/// A session on another node, up to its `Welcome`.
-pub(super) async fn successor(inner: &Arc<Inner>, at: &str) -> Result<Established, Fault> {
-    let mut established = super::establish(inner, Some(at)).await.map_err(Fault::Ours)?;
+/// A session on the first of these nodes that serves, up to its `Welcome`.
+pub(super) async fn first_successor(inner: &Arc<Inner>, places: &[String]) -> Result<Box<Established>, Fault> {
+    let mut last = Fault::Closed(ErrorCode::Unavailable);
+    for at in places {
+        let successor = tokio::time::timeout(SUCCESSOR_TIMEOUT, successor(inner, at)).await;
+        match successor.unwrap_or(Err(Fault::Closed(ErrorCode::Timeout))) {
+            Ok(established) => return Ok(Box::new(established)),
+            Err(fault) => last = fault,
+        }
+    }
+    Err(last)
+}
+
+async fn successor(inner: &Arc<Inner>, at: &str) -> Result<Established, Fault> {
+    let mut established = super::establish(inner, at).await.map_err(Fault::Ours)?;
     if let Some(mut early) = established.early.take() {
         let decided = tokio::select! {
             decided = early.decided() => decided,
@@ -79,7 +106,7 @@ pub(super) async fn successor(inner: &Arc<Inner>, at: &str) -> Result<Establishe
         };
         inner.network.decided(decided);
         if decided == EarlyData::Rejected {
-            established = hello(inner, established.connection, None).await.map_err(Fault::Ours)?;
+            established = hello(inner, at, established.connection, None).await.map_err(Fault::Ours)?;
         }
     }
     loop {

@@ -42,6 +42,8 @@ pub(crate) const FETCH_PRIORITY: i32 = 0;
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(500);
+/// Nodes that are tried, one after the other, in place of one that is leaving.
+const SUCCESSORS: usize = 4;
 /// How long the server may take from the handshake to `Welcome`. It cuts silence at 5 s itself; this is its disk's share.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -203,16 +205,17 @@ impl Session {
     }
 }
 
-/// Connects and says `Hello`; `at` is another node of the cluster.
-pub(crate) async fn establish(inner: &Arc<Inner>, at: Option<&str>) -> Result<Established, Error> {
-    let Dialled { connection, early } = inner.network.connect(&inner.server, at).await?;
+/// Connects to the node `at` (`host:port`) and says `Hello`.
+pub(crate) async fn establish(inner: &Arc<Inner>, at: &str) -> Result<Established, Error> {
+    let others = inner.places.lock().count() > 1;
+    let Dialled { connection, early } = inner.network.connect(&inner.server, at, others).await?;
     let connection = Connection::from(connection);
     let is_early = early.is_some();
-    match control::hello(inner, connection.clone(), early).await {
+    match control::hello(inner, at, connection.clone(), early).await {
         // Decided in between.
         Err(Error::Transport(TransportError::EarlyDataRejected)) if is_early => {
             inner.network.decided(EarlyData::Rejected);
-            control::hello(inner, connection, None).await
+            control::hello(inner, at, connection, None).await
         }
         established => established,
     }
@@ -222,8 +225,9 @@ pub(crate) async fn establish(inner: &Arc<Inner>, at: Option<&str>) -> Result<Es
 pub(crate) async fn run(
     inner: &Arc<Inner>,
     mut established: Box<Established>,
-    mut welcomed: impl FnMut(&Welcome),
+    mut welcomed: impl FnMut(&str, &Welcome),
 ) -> End {
+    let at = established.at.clone();
     let mut early = established.early.take();
     let patience = early.as_ref().and_then(|early| early.patience);
     let patience = patience.map(|patience| tokio::time::Instant::now() + patience);
@@ -251,7 +255,7 @@ pub(crate) async fn run(
             announced = true;
             deadline = None;
             inner.state.lock().session = Some(session.handle.clone());
-            welcomed(&welcome);
+            welcomed(&at, &welcome);
         }
         tokio::select! {
             decided = decided(&mut early), if early.is_some() => {
@@ -290,12 +294,13 @@ pub(crate) async fn run(
                 break Over::Lost(lost_reason(&connection).await);
             },
             Some(going) = going_away.recv() => {
-                let at = going.alternatives.iter().next().map(|alternative| alternative.address.clone());
-                tracing::info!(code = %going.code, deadline_ms = going.deadline_ms, ?at, "the node is leaving");
+                let others = going.alternatives.iter().take(SUCCESSORS).map(|alternative| alternative.address.clone());
+                let others: Vec<String> = others.collect();
+                tracing::info!(code = %going.code, deadline_ms = going.deadline_ms, ?others, "the node is leaving");
                 // With nowhere to go the session ends with the node, and the same address is tried again.
-                if let Some(at) = at {
+                if !others.is_empty() {
                     let inner = inner.clone();
-                    tasks.spawn(async move { TaskEnd::Successor(control::successor(&inner, &at).await.map(Box::new)) });
+                    tasks.spawn(async move { TaskEnd::Successor(control::first_successor(&inner, &others).await) });
                 }
             },
             error = connection.closed() => break Over::Lost(error.into()),
@@ -313,7 +318,7 @@ pub(crate) async fn run(
             End::Unreached { fault, others: patience.is_some() }
         }
         Over::Lost(fault) => End::Lost(fault),
-        Over::Rejected => match control::hello(inner, connection, None).await {
+        Over::Rejected => match control::hello(inner, &at, connection, None).await {
             Ok(established) => End::Handover(Box::new(established)),
             Err(error) => End::Lost(Fault::Ours(error)),
         },

@@ -46,7 +46,8 @@ impl MemoryStore {
                 | Change::Conversation(_)
                 | Change::Outbox { .. }
                 | Change::Inbox(..)
-                | Change::Name(_) => {}
+                | Change::Name(_)
+                | Change::Nodes(_) => {}
             }
         }
     }

@@ -44,13 +44,16 @@ pub(crate) enum Change {
     },
     Inbox(PartitionId, MessageId),
     Name(AccountInfo),
+    /// The nodes of the cluster as they were told of, best first.
+    Nodes(Vec<String>),
 }
 
 impl Change {
     /// Whether it must survive a power failure.
     fn is_durable(&self) -> bool {
         match self {
-            Self::Account(_) | Self::Writer(_) => true,
+            // Seldom, and of use when the server that could tell them again is gone.
+            Self::Account(_) | Self::Writer(_) | Self::Nodes(_) => true,
             Self::Outbox { change, .. } => matches!(change, outbox::Change::Put(_)),
             _ => false,
         }

@@ -91,6 +91,8 @@ pub(crate) struct Loaded {
     pub(crate) numbers: Vec<(ConversationId, WriterId, PostNo)>,
     pub(crate) inbox: Vec<(PartitionId, MessageId)>,
     pub(crate) names: Vec<AccountInfo>,
+    /// The nodes of the cluster, best first.
+    pub(crate) nodes: Vec<String>,
     /// The highest local id ever given.
     pub(crate) last_local: u64,
 }

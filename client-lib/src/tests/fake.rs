@@ -41,6 +41,8 @@ pub(super) struct World {
     pub(super) busy_every: Option<u64>,
     /// Refuse `Hello` with this.
     pub(super) turn_away: Option<ErrorCode>,
+    /// Tell of these other nodes in `Welcome`.
+    pub(super) others: Vec<SocketAddr>,
     /// Refuse posts of this text for good.
     pub(super) forbidden: Option<&'static str>,
     posts: u64,
@@ -256,12 +258,22 @@ impl Fake {
         self.hang_up();
     }
 
+    /// Ends every connection and takes no other.
+    pub(super) fn shut(&self) {
+        self.endpoint.set_server_config(None);
+        self.hang_up();
+    }
+
     pub(super) fn leave_for(&self, other: SocketAddr) {
-        let alternative = Alternative { address: other.to_string(), region: String::new() };
+        self.leave_for_all(&[other]);
+    }
+
+    pub(super) fn leave_for_all(&self, others: &[SocketAddr]) {
+        let alternative = |other: &SocketAddr| Alternative { address: other.to_string(), region: String::new() };
         self.orders.go_away.send_replace(Some(GoAway {
             code: ErrorCode::GoingAway,
             deadline_ms: 10_000,
-            alternatives: [alternative].into_iter().collect(),
+            alternatives: others.iter().map(alternative).collect(),
         }));
     }
 }
@@ -338,10 +350,10 @@ async fn control(
     mut go_away: watch::Receiver<Option<GoAway>>,
 ) -> Option<()> {
     let Some(ControlUp::Hello(_)) = ControlUp::decode(next(reader).await?).unwrap() else { return None };
-    let refused = {
+    let (refused, others) = {
         let mut world = world.lock();
         world.sessions += 1;
-        world.turn_away
+        (world.turn_away, world.others.clone())
     };
     if let Some(code) = refused {
         connection.close(code, "turned away");
@@ -355,7 +367,10 @@ async fn control(
         server_time_ms: 0,
         heartbeat_ms: 20_000,
         limits: Limits::default(),
-        alternatives: List::default(),
+        alternatives: others
+            .iter()
+            .map(|other| Alternative { address: other.to_string(), region: String::new() })
+            .collect(),
     };
     send.write(welcome.to_frame().into()).await.ok()?;
     loop {

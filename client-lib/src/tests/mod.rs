@@ -2,6 +2,7 @@
 //! store.
 
 mod early;
+mod failover;
 mod fake;
 mod restored;
 

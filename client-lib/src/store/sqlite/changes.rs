@@ -15,7 +15,7 @@ pub(super) fn change_conversation(change: &Change) -> Option<ConversationId> {
         | Change::Unavailable { conversation, .. }
         | Change::Forget(conversation)
         | Change::Outbox { conversation, .. } => Some(*conversation),
-        Change::Account(_) | Change::Writer(_) | Change::Inbox(..) | Change::Name(_) => None,
+        Change::Account(_) | Change::Writer(_) | Change::Inbox(..) | Change::Name(_) | Change::Nodes(_) => None,
     }
 }
 
@@ -96,6 +96,13 @@ pub(super) fn apply(transaction: &Transaction<'_>, key: i64, change: &Change) ->
             transaction
                 .prepare_cached("INSERT OR REPLACE INTO inbox VALUES (?1, ?2)")?
                 .execute(params![partition.0, int(message_id.0)])?;
+        }
+        Change::Nodes(nodes) => {
+            transaction.execute("DELETE FROM nodes", [])?;
+            let mut insert = transaction.prepare_cached("INSERT INTO nodes VALUES (?1, ?2)")?;
+            for (rank, address) in (0_i64..).zip(nodes) {
+                insert.execute(params![rank, address])?;
+            }
         }
         Change::Name(info) => {
             transaction.prepare_cached("INSERT OR REPLACE INTO names VALUES (?1, ?2, ?3)")?.execute(params![

@@ -57,6 +57,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
         inbox: all(connection, "SELECT partition, message_id FROM inbox", |row| {
             Ok((PartitionId(row.get(0)?), MessageId(uint(row, 1)?)))
         })?,
+        nodes: all(connection, "SELECT address FROM nodes ORDER BY rank", |row| row.get(0))?,
         names: all(connection, "SELECT account, handle, name FROM names", load_name)?,
         last_local: last_local.unwrap_or(0),
     })

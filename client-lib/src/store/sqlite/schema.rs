@@ -6,7 +6,7 @@ use super::values::failed;
 use crate::Error;
 
 /// The version of the tables, in `user_version`. A newer one is refused, an older one is migrated step by step.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 /// Conversations are named by a small integer in the big tables: sixteen bytes less for each event and twice in its index.
 const SCHEMA: &str = "
@@ -43,6 +43,7 @@ CREATE TABLE numbers (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE inbox (partition INTEGER PRIMARY KEY, message_id INTEGER NOT NULL) STRICT;
 CREATE TABLE names (account INTEGER PRIMARY KEY, handle TEXT NOT NULL, name TEXT NOT NULL) STRICT;
+CREATE TABLE nodes (rank INTEGER PRIMARY KEY, address TEXT NOT NULL) STRICT;
 ";
 
 /// What makes version 2 of version 1: posts have tags. The bytes of a post with a number are settled, without one.
@@ -51,21 +52,27 @@ ALTER TABLE outbox ADD COLUMN tag BLOB;
 UPDATE outbox SET tag = randomblob(16) WHERE number IS NULL;
 ";
 
+/// What makes version 3 of version 2: the nodes of the cluster are remembered.
+const NODES: &str = "CREATE TABLE nodes (rank INTEGER PRIMARY KEY, address TEXT NOT NULL) STRICT;";
+
 /// Every table, to empty them.
 pub(super) const TABLES: &[&str] =
-    &["account", "conversations", "events", "unavailable", "outbox", "numbers", "inbox", "names"];
+    &["account", "conversations", "events", "unavailable", "outbox", "numbers", "inbox", "names", "nodes"];
 
 /// Makes the tables, or brings them to the present version.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), Error> {
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-    let step = match found {
-        0 => SCHEMA,
-        1 => TAGS,
+    let steps: &[&str] = match found {
+        0 => &[SCHEMA],
+        1 => &[TAGS, NODES],
+        2 => &[NODES],
         SCHEMA_VERSION => return Ok(()),
         _ => return Err(Error::StoreVersion { found, known: SCHEMA_VERSION }),
     };
     let transaction = connection.transaction().map_err(failed)?;
-    transaction.execute_batch(step).map_err(failed)?;
+    for step in steps {
+        transaction.execute_batch(step).map_err(failed)?;
+    }
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
     transaction.commit().map_err(failed)
 }
@@ -87,7 +94,7 @@ mod tests {
         let mut new = Connection::open_in_memory().unwrap();
         migrate(&mut new).unwrap();
         let mut old = Connection::open_in_memory().unwrap();
-        old.execute_batch(&SCHEMA.replace(", tag BLOB", "")).unwrap();
+        old.execute_batch(&SCHEMA.replace(", tag BLOB", "").replace(NODES, "")).unwrap();
         old.pragma_update(None, "user_version", 1).unwrap();
         old.execute_batch(
             "INSERT INTO outbox VALUES (1, 1, zeroblob(16), 7, 0, 1, 0, 1, 0, x'', x'68', NULL, NULL);
@@ -96,7 +103,9 @@ mod tests {
         .unwrap();
         migrate(&mut old).unwrap();
         migrate(&mut old).unwrap();
-        assert_eq!(columns(&old, "outbox"), columns(&new, "outbox"));
+        for table in ["outbox", "nodes"] {
+            assert_eq!(columns(&old, table), columns(&new, table));
+        }
         let tag = |local: i64| -> Option<i64> {
             old.query_row("SELECT length(tag) FROM outbox WHERE local = ?1", [local], |row| row.get(0)).unwrap()
         };
