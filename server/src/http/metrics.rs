@@ -199,10 +199,6 @@ impl NodeCollector {
     }
 }
 
-/// What the edge counts.
-#[derive(Debug)]
-struct EdgeCollector(Arc<EdgeStats>);
-
 /// The other nodes, as this one sees them.
 #[derive(Debug)]
 struct ClusterCollector(Arc<Nodes>);
@@ -242,6 +238,10 @@ impl Collector for ClusterCollector {
     }
 }
 
+/// What the edge counts.
+#[derive(Debug)]
+struct EdgeCollector(Arc<EdgeStats>);
+
 impl Collector for EdgeCollector {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let stats = &self.0;
@@ -260,11 +260,11 @@ impl Collector for EdgeCollector {
         f.counter("early_sessions", "Sessions that began with early data (0-RTT)", &stats.early_sessions)?;
         f.total("early_rejected", "Early data rejected: the TLS session is not known", stats.early_rejected())?;
         f.gauge("tls_sessions", "TLS sessions remembered for resumption", stats.tls_sessions() as u64)?;
+        f.counter("sessions_told_to_go", "Sessions told to go to another node", &stats.told_to_go)?;
         f.counter("unauthenticated", "Hellos that failed", &stats.unauthenticated)?;
         let streams = [
             ([("type", "conversation")], stats.conversation_streams.load(Ordering::Relaxed) as u64),
             ([("type", "inbox")], stats.inbox_streams.load(Ordering::Relaxed) as u64),
-        f.counter("sessions_told_to_go", "Sessions told to go to another node", &stats.told_to_go)?;
             ([("type", "fetch")], stats.fetch_streams.load(Ordering::Relaxed) as u64),
         ];
         f.gauges("streams", "Open streams by type", None, streams.into_iter())?;
