@@ -17,7 +17,7 @@ mod sound;
 use crate::history::Record;
 
 /// One thing that must hold.
-pub trait Invariant {
+pub trait Invariant: Send {
     /// Its name in reports.
     fn name(&self) -> &'static str;
 
