@@ -150,27 +150,6 @@ impl Node {
         Ok(receiver)
     }
 
-    /// Waits until the state here has everything of `partition` that was acknowledged, by any node, before the call (D11: what is not
-    /// here after that does not exist).
-    ///
-    /// # Errors
-    /// [`CallError::Unknown`] if no leader can be reached, [`CallError::ReadsBusy`].
-    pub async fn catch_up(&self, partition: PartitionId) -> Result<(), CallError> {
-        if usize::from(partition.0) >= self.0.shared.doors.len() {
-            return Err(ProposeError::UnknownPartition(partition).into());
-        }
-        let (done, seen) = oneshot::channel();
-        match self.0.linearizable.try_send(ReadRequest { partition, done }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => return Err(CallError::ReadsBusy),
-            Err(TrySendError::Disconnected(_)) => return Err(ProposeError::Stopping.into()),
-        }
-        match seen.await {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(CallError::Unknown),
-        }
-    }
-
     /// Runs a read of the conversation state on the read pool.
     pub async fn read<T: Send + 'static>(
         &self,
