@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is respected; so is everything else cargo reads from the environment.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap build run test verify fix bench bench-micro bench-load fuzz sim
+.PHONY: help bootstrap build run cluster test verify fix bench bench-micro bench-load fuzz sim
 MAKEFLAGS += --no-print-directory
 
 help: ## This list
@@ -16,6 +16,9 @@ build: bootstrap ## Build rove-server and rove, optimised
 
 run: bootstrap ## Build, start a server, and chat: the demo (scripted where there is no terminal)
 	@scripts/run.sh
+
+cluster: bootstrap ## Build, start three nodes as one, and kill one while two people talk (on a terminal it goes on)
+	@scripts/cluster.sh
 
 test: bootstrap ## Run every test
 	@scripts/test.sh

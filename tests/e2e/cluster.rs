@@ -7,10 +7,13 @@
     reason = "a test fails when what it needs is not there"
 )]
 
+use std::collections::BTreeSet;
+
 use rove_client::ids::Seq;
-use rove_client::{Conversation, Outcome};
+use rove_client::{Client, ConnectionState, Conversation, Outcome, PostHandle};
 use rove_tests::people::sign_up;
 use rove_tests::{Cluster, within_patience};
+use serde_json::Value;
 
 /// Posts and waits for the acknowledgement.
 async fn say(conversation: &Conversation, text: &str) -> Seq {
@@ -60,4 +63,183 @@ async fn any_node_serves_any_session() {
     let expected: Vec<_> = (0..10).flat_map(|n| [format!("ping {n}"), format!("pong {n}")]).collect();
     assert_eq!(texts(&at_alice).await, expected);
     assert_eq!(texts(&at_bob).await, expected);
+}
+
+/// Alice at node 1 and Bob at node 2, with a conversation open at both.
+async fn alice_and_bob(cluster: &Cluster) -> (Client, Client, Conversation, Conversation) {
+    let (alice, bob) = tokio::join!(sign_up(cluster.node(1), "alice"), sign_up(cluster.node(2), "bob"));
+    let id = within_patience("a conversation", alice.create_direct("bob")).await.expect("bob is there");
+    let (at_alice, at_bob) = tokio::join!(alice.open_conversation(id), bob.open_conversation(id));
+    (alice, bob, at_alice.expect("a member"), at_bob.expect("a member"))
+}
+
+/// Waits until a client is connected to another node than `left`.
+async fn connected_elsewhere(client: &Client, left: u64) {
+    let mut state = client.state();
+    let elsewhere =
+        |state: &ConnectionState| matches!(state, ConnectionState::Connected { node, .. } if node.0 != left);
+    within_patience("a connection elsewhere", state.wait_for(elsewhere)).await.expect("the client lives");
+}
+
+/// Waits for the acknowledgements, in order; each must be a post.
+async fn acknowledged(handles: Vec<PostHandle>) -> Seq {
+    let mut last = Seq(0);
+    for handle in handles {
+        let outcome = within_patience("the acknowledgement", handle.outcome()).await.expect("the client lives");
+        let Outcome::Posted { seq, .. } = outcome else { panic!("{outcome:?}") };
+        assert!(seq > last, "first in, first out");
+        last = seq;
+    }
+    last
+}
+
+fn numbered(count: usize) -> Vec<String> {
+    (0..count).map(|number| number.to_string()).collect()
+}
+
+fn nodes_in_state(status: &Value, state: &str) -> BTreeSet<u64> {
+    let nodes = status["nodes"].as_array().expect("nodes").iter();
+    nodes.filter(|node| node["state"] == state).filter_map(|node| node["node"].as_u64()).collect()
+}
+
+/// Partitions that `node` leads, as the node that was asked sees it.
+fn led_by(status: &Value, node: u64) -> usize {
+    status["partitions"].as_array().expect("partitions").iter().filter(|one| one["leader"] == node).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_node_tells_of_all_three_and_clients_go_on_when_theirs_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path());
+    for node in cluster.ids() {
+        let all =
+            |status: &Value| nodes_in_state(status, "ready").len() == 3 && status["warnings"] == serde_json::json!([]);
+        cluster.status_until(node, "all three being ready", all).await;
+        let (status, found) = rove_tests::http3::get(cluster.node(node), "/v1/discovery").await;
+        assert_eq!(status, 200);
+        let addresses: BTreeSet<_> =
+            found["nodes"].as_array().unwrap().iter().map(|node| node["address"].clone().to_string()).collect();
+        let expected: BTreeSet<_> = cluster.ids().map(|node| format!("\"{}\"", cluster.node(node).quic)).collect();
+        assert_eq!(addresses, expected, "as node {node} tells");
+    }
+    let (alice, bob, at_alice, at_bob) = alice_and_bob(&cluster).await;
+    let mut handles = Vec::new();
+    for text in numbered(100) {
+        if text == "40" {
+            cluster.node_mut(1).kill();
+        }
+        handles.push(at_alice.post(&text).await.expect("the outbox has room"));
+    }
+    let last = acknowledged(handles).await;
+    connected_elsewhere(&alice, 1).await;
+    holds(&at_alice, last).await;
+    holds(&at_bob, last).await;
+    assert_eq!(texts(&at_alice).await, numbered(100));
+    assert_eq!(texts(&at_bob).await, numbered(100));
+    cluster.node_mut(1).restart();
+    cluster.status_until(2, "node 1 being back", |status| nodes_in_state(status, "ready").len() == 3).await;
+    drop((alice, bob));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_node_gives_up_its_leaders_and_then_its_sessions_and_takes_both_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path());
+    cluster.status_until(1, "all three being ready", |status| nodes_in_state(status, "ready").len() == 3).await;
+    let (alice, _bob, at_alice, at_bob) = alice_and_bob(&cluster).await;
+    let (code, out, error) = tokio::task::block_in_place(|| cluster.command(1, &["drain"]));
+    assert_eq!(code, Some(0), "{out}{error}");
+    assert!(out.contains("drained"), "{out}");
+    let status =
+        cluster.status_until(2, "node 1 draining", |status| nodes_in_state(status, "draining").contains(&1)).await;
+    assert_eq!(led_by(&status, 1), 0, "{status:#}");
+    connected_elsewhere(&alice, 1).await;
+    assert_eq!(alice.stats().reconnects, 1);
+    let last = say(&at_alice, "from elsewhere").await;
+    holds(&at_bob, last).await;
+    let (status, why) = rove_tests::http3::get_text(cluster.node(1), "/readyz").await;
+    assert_eq!((status, why.as_str()), (503, "draining\n"));
+
+    let (code, out, error) = tokio::task::block_in_place(|| cluster.command(1, &["drain", "--undo"]));
+    assert_eq!(code, Some(0), "{out}{error}");
+    cluster.status_until(2, "node 1 being ready", |status| nodes_in_state(status, "ready").len() == 3).await;
+    for partition in 0..=1 {
+        let partition = partition.to_string();
+        let (code, out, error) =
+            tokio::task::block_in_place(|| cluster.command(3, &["transfer-leader", &partition, "1"]));
+        assert_eq!(code, Some(0), "{out}{error}");
+    }
+    cluster.status_until(1, "node 1 leading two", |status| led_by(status, 1) >= 2).await;
+    // Errors say what to do.
+    for (arguments, words) in [
+        (&["transfer-leader", "0", "1"][..], "leads already"),
+        (&["transfer-leader", "99", "1"], "no partition 99"),
+        (&["transfer-leader", "0", "9"], "no node 9"),
+    ] {
+        let (code, _, error) = tokio::task::block_in_place(|| cluster.command(1, arguments));
+        assert!(code == Some(1) && error.contains(words), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_under_a_light_load_fails_no_post() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path());
+    cluster.status_until(1, "all three being ready", |status| nodes_in_state(status, "ready").len() == 3).await;
+    let (_alice, _bob, at_alice, at_bob) = alice_and_bob(&cluster).await;
+    let (stop, mut stopped) = tokio::sync::watch::channel(false);
+    let posting = tokio::spawn({
+        let at_alice = at_alice.clone();
+        async move {
+            let (mut posted, mut last) = (0, Seq(0));
+            let mut beat = tokio::time::interval(std::time::Duration::from_millis(20));
+            while !*stopped.borrow_and_update() {
+                beat.tick().await;
+                last = say(&at_alice, &posted.to_string()).await;
+                posted += 1;
+            }
+            (posted, last)
+        }
+    });
+    for node in cluster.ids() {
+        let status = tokio::task::block_in_place(|| cluster.node_mut(node).terminate());
+        assert!(status.success(), "{status}: {}", cluster.node(node).log());
+        tokio::task::block_in_place(|| cluster.node_mut(node).restart());
+        // The next one goes only when this one is back: that is what makes it rolling.
+        for asked in cluster.ids() {
+            let all = |status: &Value| nodes_in_state(status, "ready").len() == 3;
+            cluster.status_until(asked, &format!("node {node} being back"), all).await;
+        }
+    }
+    stop.send_replace(true);
+    let (posted, last) = within_patience("the last post", posting).await.unwrap();
+    holds(&at_bob, last).await;
+    holds(&at_alice, last).await;
+    assert!(posted > 20, "{posted} posts are no load");
+    assert_eq!(texts(&at_alice).await, numbered(posted));
+    assert_eq!(texts(&at_bob).await, numbered(posted));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_a_majority_says_so_refuses_posts_and_still_serves_history() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path());
+    cluster.status_until(1, "all three being ready", |status| nodes_in_state(status, "ready").len() == 3).await;
+    let (alice, _bob, at_alice, _) = alice_and_bob(&cluster).await;
+    for number in 0..5 {
+        say(&at_alice, &number.to_string()).await;
+    }
+    cluster.node_mut(2).kill();
+    cluster.node_mut(3).kill();
+    let cut_off = |status: &Value| status["warnings"].to_string().contains("no majority");
+    cluster.status_until(1, "node 1 knowing that it is cut off", cut_off).await;
+    let (status, why) = rove_tests::http3::get_text(cluster.node(1), "/readyz").await;
+    assert!(status == 503 && why.contains("no leader can be reached"), "{status} {why}");
+    // A post waits in the outbox: it is neither lost nor refused for good.
+    let waiting = at_alice.post("after the cut").await.expect("the outbox has room");
+    within_patience("history", alice.connected()).await.expect("the client lives");
+    within_patience("a page", at_alice.fetch_older(Seq(4), 3)).await.expect("history is served");
+    cluster.node_mut(2).restart();
+    let outcome = within_patience("the acknowledgement", waiting.outcome()).await.expect("the client lives");
+    assert!(matches!(outcome, Outcome::Posted { .. }), "{outcome:?}");
 }

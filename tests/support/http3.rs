@@ -20,6 +20,24 @@ pub async fn post(server: &Server, path: &str, body: &Value) -> (u16, Value) {
     (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
 }
 
+/// GETs `path` and returns the status and the JSON of the answer.
+///
+/// # Panics
+/// If there is no answer.
+pub async fn get(server: &Server, path: &str) -> (u16, Value) {
+    let (status, bytes) = send(server, Method::GET, path, Bytes::new()).await;
+    (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+}
+
+/// GETs `path` and returns the status and the text of the answer.
+///
+/// # Panics
+/// If there is no answer, or it is not text.
+pub async fn get_text(server: &Server, path: &str) -> (u16, String) {
+    let (status, bytes) = send(server, Method::GET, path, Bytes::new()).await;
+    (status, String::from_utf8(bytes).expect("text"))
+}
+
 /// The value of a metric, named with its labels if it has any.
 ///
 /// # Panics

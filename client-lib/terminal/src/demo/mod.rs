@@ -1,9 +1,11 @@
 //! `rove demo`: a server, two people, one conversation, and a move in the middle of it.
 //!
 //! On a terminal the user is one of the two and the other one answers. Without a terminal both follow a script, one of
-//! them changes its UDP socket half-way, and what happened is checked and printed.
+//! them changes its UDP socket half-way, and what happened is checked and printed. With `--at` the nodes are a cluster's, which runs
+//! already, and a command does something to them meanwhile.
 
 mod companion;
+mod failover;
 mod script;
 mod server;
 
@@ -11,7 +13,7 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use rove_client::{Client, Options, StoreLocation};
+use rove_client::{Client, Options, ServerAddress, StoreLocation};
 
 use server::DemoServer;
 
@@ -32,6 +34,14 @@ pub struct DemoArgs {
     /// Keep the data directory, and say where it is
     #[arg(long)]
     keep: bool,
+
+    /// Use a cluster that runs: alice begins at the first, bob at the second of these addresses
+    #[arg(long, value_name = "ADDRESS", num_args = 1, conflicts_with_all = ["server_binary", "script", "keep"])]
+    at: Vec<ServerAddress>,
+
+    /// While both post, run this with sh: it kills and starts nodes, say
+    #[arg(long, value_name = "COMMAND", requires = "at")]
+    meanwhile: Option<String>,
 }
 
 /// Why the demo did not work.
@@ -64,6 +74,13 @@ pub enum DemoError {
 /// # Errors
 /// [`DemoError`], when there was nothing to check.
 pub async fn run(args: DemoArgs) -> Result<ExitCode, DemoError> {
+    if let [first, .., second] = args.at.as_slice() {
+        let held = failover::play(first, second, args.meanwhile.as_deref()).await?;
+        return Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    if !args.at.is_empty() {
+        return Err(DemoError::Server("--at is wanted twice: once for each of the two people".to_owned()));
+    }
     let binary = args.server_binary.map_or_else(server::beside_this_program, Ok)?;
     let server = DemoServer::start(&binary, args.keep).await?;
     let outcome = with_server(&server, args.script || !std::io::stdout().is_terminal()).await;

@@ -36,18 +36,30 @@ enum Who {
     Bob,
 }
 
-struct Person<'a> {
-    name: &'static str,
-    client: &'a Client,
-    conversation: Conversation,
+pub(super) struct Person<'a> {
+    pub(super) name: &'static str,
+    pub(super) client: &'a Client,
+    pub(super) conversation: Conversation,
 }
 
 /// What one post came to.
-struct Line {
-    seq: Seq,
-    text: String,
-    acknowledged: Duration,
-    delivered: Duration,
+pub(super) struct Line {
+    pub(super) seq: Seq,
+    pub(super) text: String,
+    pub(super) acknowledged: Duration,
+    pub(super) delivered: Duration,
+}
+
+impl Line {
+    /// The heading of a table of lines.
+    pub(super) fn print_heading() {
+        println!("{:>4}  {:5}  {:>9}  {:>9}  text", "seq", "who", "acked", "delivered");
+    }
+
+    pub(super) fn print(&self, who: &str) {
+        let (acknowledged, delivered) = (millis(self.acknowledged), millis(self.delivered));
+        println!("{:>4}  {who:5}  {acknowledged:>6.2} ms  {delivered:>6.2} ms  {}", self.seq, self.text);
+    }
 }
 
 /// Plays the script and checks what both hold at the end. True only if nothing was lost, doubled or out of order, and
@@ -57,7 +69,7 @@ pub(super) async fn play(alice: &Client, bob: &Client, id: ConversationId) -> Re
     let alice = Person { name: "alice", client: alice, conversation: at_alice };
     let bob = Person { name: "bob", client: bob, conversation: at_bob };
     println!("Two accounts, one conversation ({id}), one node, every post fsynced before it is acknowledged.\n");
-    println!("{:>4}  {:5}  {:>9}  {:>9}  text", "seq", "who", "acked", "delivered");
+    Line::print_heading();
 
     let mut said: BTreeMap<Seq, String> = BTreeMap::new();
     let mut in_order = true;
@@ -69,21 +81,18 @@ pub(super) async fn play(alice: &Client, bob: &Client, id: ConversationId) -> Re
         };
         let (from, to) = if *who == Who::Alice { (&alice, &bob) } else { (&bob, &alice) };
         let line = say(from, to, text).await?;
-        println!(
-            "{:>4}  {:5}  {:>6.2} ms  {:>6.2} ms  {}",
-            line.seq,
-            from.name,
-            millis(line.acknowledged),
-            millis(line.delivered),
-            line.text
-        );
+        line.print(from.name);
         trips.push(line.acknowledged);
         in_order &= said.keys().next_back().is_none_or(|last| *last < line.seq);
         in_order &= said.insert(line.seq, line.text).is_none();
     }
 
     in_order &= burst(&alice, &bob, &mut said, &mut trips).await?;
-    report(&alice, &bob, &said, in_order, &mut trips).await
+    let stats = [alice.client.stats(), bob.client.stats()];
+    let reconnects: u64 = stats.iter().map(|stats| stats.reconnects).sum();
+    let rebinds: u64 = stats.iter().map(|stats| stats.rebinds).sum();
+    let moved = (format!("{rebinds} changes of address, {reconnects} reconnects"), rebinds >= 2 && reconnects == 0);
+    report([&alice, &bob], &said, in_order, moved, &mut trips).await
 }
 
 fn move_to_another_socket(person: &Person<'_>) -> Result<(), DemoError> {
@@ -95,7 +104,7 @@ fn move_to_another_socket(person: &Person<'_>) -> Result<(), DemoError> {
 }
 
 /// Posts and waits for both the acknowledgement and the arrival at the other one.
-async fn say(from: &Person<'_>, to: &Person<'_>, text: &str) -> Result<Line, DemoError> {
+pub(super) async fn say(from: &Person<'_>, to: &Person<'_>, text: &str) -> Result<Line, DemoError> {
     let start = Instant::now();
     let post = from.conversation.post(text).await?;
     let seq = acknowledged(post.outcome()).await?;
@@ -104,7 +113,9 @@ async fn say(from: &Person<'_>, to: &Person<'_>, text: &str) -> Result<Line, Dem
     Ok(Line { seq, text: text.to_owned(), acknowledged: took, delivered: start.elapsed() })
 }
 
-async fn acknowledged(outcome: impl Future<Output = Result<Outcome, rove_client::Error>>) -> Result<Seq, DemoError> {
+pub(super) async fn acknowledged(
+    outcome: impl Future<Output = Result<Outcome, rove_client::Error>>,
+) -> Result<Seq, DemoError> {
     match tokio::time::timeout(PATIENCE, outcome).await {
         Ok(Ok(Outcome::Posted { seq, .. })) => Ok(seq),
         Ok(Ok(Outcome::Refused(code))) => Err(DemoError::Server(format!("a post was refused: {code}"))),
@@ -167,20 +178,17 @@ async fn burst(
 }
 
 /// Compares what both hold with what was acknowledged, and prints it.
-async fn report(
-    alice: &Person<'_>,
-    bob: &Person<'_>,
+pub(super) async fn report(
+    [alice, bob]: [&Person<'_>; 2],
     said: &BTreeMap<Seq, String>,
     in_order: bool,
+    moved: (String, bool),
     trips: &mut [Duration],
 ) -> Result<bool, DemoError> {
     let last = said.keys().next_back().copied().unwrap_or_default();
     holds(&alice.conversation, last).await?;
     holds(&bob.conversation, last).await?;
     let (of_alice, of_bob) = (read(&alice.conversation).await?, read(&bob.conversation).await?);
-    let stats = [alice.client.stats(), bob.client.stats()];
-    let reconnects: u64 = stats.iter().map(|stats| stats.reconnects).sum();
-    let rebinds: u64 = stats.iter().map(|stats| stats.rebinds).sum();
     trips.sort_unstable();
     let at = |share: usize| trips.get(trips.len() * share / 100).copied().map_or(0.0, millis);
 
@@ -189,7 +197,7 @@ async fn report(
         (format!("{} posts acknowledged, each at a seq of its own, in order", said.len()), in_order),
         ("alice holds exactly these, dense from 1".to_owned(), of_alice.as_ref() == Some(said)),
         ("bob holds exactly these, dense from 1".to_owned(), of_bob.as_ref() == Some(said)),
-        (format!("{rebinds} changes of address, {reconnects} reconnects"), rebinds >= 2 && reconnects == 0),
+        moved,
     ];
     for (what, held) in &checks {
         println!("{}  {what}", if *held { "ok    " } else { "FAILED" });
@@ -207,6 +215,6 @@ async fn read(conversation: &Conversation) -> Result<Option<BTreeMap<Seq, String
     Ok(dense.then_some(texts))
 }
 
-fn millis(duration: Duration) -> f64 {
+pub(super) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1_000.0
 }
