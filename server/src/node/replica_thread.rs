@@ -226,6 +226,8 @@ impl ReplicaThread {
             // The flusher takes one request at a time, and this is the only one.
             progress.flushing = self.writers.flusher.try_send(()).is_ok();
             progress.last_flush = now;
+        // A node that has applied everything already hears of nothing more that it could apply.
+        self.ready_if_caught_up();
             progress.unflushed = 0;
         }
         let due = due(progress.last_checkpoint) || directory.status().log_bytes >= self.timing.flush_log_bytes;
