@@ -214,6 +214,8 @@ impl ReplicaThread {
         self.lanes.iter_mut().for_each(Lane::tick);
         self.flush_if_due(now);
         self.show_status();
+        // A node that has applied everything already hears of nothing more that it could apply.
+        self.ready_if_caught_up();
     }
 
     fn flush_if_due(&mut self, now: Instant) {
@@ -226,8 +228,6 @@ impl ReplicaThread {
             // The flusher takes one request at a time, and this is the only one.
             progress.flushing = self.writers.flusher.try_send(()).is_ok();
             progress.last_flush = now;
-        // A node that has applied everything already hears of nothing more that it could apply.
-        self.ready_if_caught_up();
             progress.unflushed = 0;
         }
         let due = due(progress.last_checkpoint) || directory.status().log_bytes >= self.timing.flush_log_bytes;
