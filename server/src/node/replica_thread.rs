@@ -279,18 +279,18 @@ impl ReplicaThread {
         }
     }
 
-    /// A peer says something about any of its replicas.
-    fn listen(&mut self, from: NodeId, says: PeerSays) -> Result<(), FatalError> {
-        match says {
-            PeerSays::Raft(messages) => {
-                for (partition, message) in messages {
-                    let Some(lane) = self.lanes.get_mut(usize::from(partition.0)) else { continue };
     fn move_leadership(&mut self, request: HandoverRequest) {
         let Some(lane) = self.lanes.get_mut(usize::from(request.partition.0)) else { return };
         // Whoever asked may have gone; leadership goes all the same.
         let _ = request.done.send(lane.hand_over(request.to));
     }
 
+    /// A peer says something about any of its replicas.
+    fn listen(&mut self, from: NodeId, says: PeerSays) -> Result<(), FatalError> {
+        match says {
+            PeerSays::Raft(messages) => {
+                for (partition, message) in messages {
+                    let Some(lane) = self.lanes.get_mut(usize::from(partition.0)) else { continue };
                     match lane.step(from, message) {
                         Ok(()) => {}
                         // A peer that sends what cannot be is the peer's operator's concern; here it has no effect.
