@@ -170,12 +170,12 @@ impl ReplicaThread {
                 recv(from_peers) -> said => if let Ok((from, says)) = said { self.listen(from, says)? },
                 recv(proposals) -> proposal => if let Ok(proposal) = proposal { self.queue(proposal) },
                 recv(reads) -> read => if let Ok(read) = read { self.read(read) },
+                recv(handovers) -> handover => if let Ok(handover) = handover { self.move_leadership(handover) },
                 default(timeout) => {}
             }
             // Whatever else has come meanwhile is of the same round.
             while let Ok(report) = reports.try_recv() {
                 self.hear(report)?;
-                recv(handovers) -> handover => if let Ok(handover) = handover { self.move_leadership(handover) },
             }
             for (from, says) in from_peers.try_iter().take(MAX_TAKEN) {
                 self.listen(from, says)?;
