@@ -26,6 +26,8 @@ config() { echo "node-$1/rove.toml"; }
 start() {
     rove-server serve --config "$(config "$1")" --ready-file "node-$1/ready" >/dev/null 2>>"node-$1/log" &
     echo $! >"node-$1/pid"
+    # It is ended by its id; bash need not tell of it.
+    disown
 }
 
 # Waits until node $1 says so itself, 30 s at most.
