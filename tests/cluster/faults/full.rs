@@ -1,0 +1,89 @@
+//! F18: the disk is full. The node says so or stops; nothing that was acknowledged is lost, and it goes on when there is room.
+//!
+//! Each node's data directory is a small file system of its own in memory, where that may be mounted.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Fired;
+use crate::arena::Arena;
+use crate::nodes::{NODES, Nodes};
+
+/// Room for what a run writes, several times over: it is full when the test fills it.
+const SIZE: &str = "size=512m";
+/// How long a disk stays full.
+const FULL_FOR: Duration = Duration::from_secs(4);
+/// The file that fills it.
+const BALLAST: &str = "ballast";
+
+/// Mounts them. They are let go of with the nodes.
+pub(super) fn mount(nodes: &mut Nodes) -> Result<(), String> {
+    nodes.mounted = true;
+    for node in NODES {
+        let data = nodes.data(node);
+        fs::create_dir_all(&data).map_err(|error| error.to_string())?;
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", SIZE, "rove-faults"])
+            .arg(&data)
+            .stderr(Stdio::null())
+            .status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            return Err("a file system in memory may not be mounted here (it takes root)".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// Writes until nothing more fits.
+fn fill_up(data: &Path) -> Result<(), String> {
+    let path = data.join(BALLAST);
+    let mut file = File::create(&path).map_err(|error| error.to_string())?;
+    for block in [vec![1; 1 << 20], vec![1; 4096], vec![1; 1]] {
+        while file.write_all(&block).is_ok() {}
+    }
+    Ok(())
+}
+
+/// F18.
+pub(super) async fn fill(arena: &mut Arena, until: Instant) -> Result<Fired, String> {
+    let mut fired = 0;
+    let mut round = 0;
+    while round == 0 || Instant::now() < until {
+        let node = if round % 2 == 0 { arena.watch.busiest() } else { arena.rng.pick(&NODES).unwrap_or(1) };
+        let data = arena.nodes.data(node);
+        let said_before = arena.nodes.log(node).len();
+        fill_up(&data)?;
+        // What else writes meanwhile finds no room either: the ballast takes what is freed.
+        let deadline = Instant::now() + FULL_FOR;
+        while Instant::now() < deadline {
+            arena.pass(Duration::from_millis(200)).await;
+            fill_up_more(&data);
+        }
+        let said = arena.nodes.log(node)[said_before..].to_owned();
+        let ended = arena.nodes.ended(node);
+        let told = said.contains("No space left") || said.contains("os error 28");
+        fired += u64::from(told);
+        if ended.is_some() && !told {
+            return Err(format!("node {node} ended ({ended:?}) without saying that its disk is full: {said}"));
+        }
+        fs::remove_file(data.join(BALLAST)).map_err(|error| error.to_string())?;
+        if !arena.nodes.runs(node) {
+            arena.nodes.start(node);
+        }
+        arena.nodes.serves(node).await.map_err(|error| format!("with room again: {error}"))?;
+        arena.accepts_everywhere().await?;
+        round += 1;
+    }
+    Ok(Fired::Times(fired))
+}
+
+fn fill_up_more(data: &Path) {
+    if let Ok(mut file) = File::options().append(true).open(data.join(BALLAST)) {
+        while file.write_all(&[1; 4096]).is_ok() {}
+    }
+}

@@ -1,0 +1,109 @@
+//! What goes wrong, each under its number in the list of faults to survive.
+//!
+//! A fault counts how often it did something. One that needs what this machine does not have or allow says so and is skipped; one that
+//! never did anything although it could have fails the run.
+
+mod damage;
+mod full;
+mod kills;
+mod links;
+mod old;
+mod syncs;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use tokio::time::Instant;
+
+use crate::arena::{Arena, Before};
+
+/// What came of injecting a fault until the time was over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fired {
+    /// So often.
+    Times(u64),
+    /// It cannot be injected here, and why.
+    Skipped(String),
+}
+
+/// Injecting, which ends soon after the instant it is given; an error is something that must not be.
+type Injecting<'a> = Pin<Box<dyn Future<Output = Result<Fired, String>> + Send + 'a>>;
+
+/// A fault.
+#[derive(Clone, Copy)]
+pub(crate) struct Fault {
+    /// Its number.
+    pub(crate) id: &'static str,
+    /// What it is.
+    pub(crate) what: &'static str,
+    /// How much of the time it gets, against others.
+    pub(crate) weight: u32,
+    /// Done to the nodes' places before they start.
+    pub(crate) before: Option<Before>,
+    /// Injects it again and again, at least once.
+    pub(crate) inject: for<'a> fn(&'a mut Arena, Instant) -> Injecting<'a>,
+}
+
+macro_rules! fault {
+    ($id:literal, $what:literal, $weight:literal, $inject:path) => {
+        fault!($id, $what, $weight, $inject, None)
+    };
+    ($id:literal, $what:literal, $weight:literal, $inject:path, $before:expr) => {
+        Fault {
+            id: $id,
+            what: $what,
+            weight: $weight,
+            before: $before,
+            inject: |arena, until| Box::pin($inject(arena, until)),
+        }
+    };
+}
+
+/// All of them.
+pub(crate) const ALL: &[Fault] = &[
+    fault!("F1", "SIGKILL of the node that leads most", 6, kills::leader),
+    fault!("F2", "SIGKILL at the n-th sync of the disk", 2, syncs::kill_at_sync),
+    fault!("F3", "SIGKILL of all nodes at once", 2, kills::all),
+    fault!("F4", "SIGSTOP of a leader for two election time-outs", 1, kills::pause),
+    fault!("F8", "panic between two steps", 1, absent::panics),
+    fault!("F13", "a sync of the disk fails once", 1, syncs::fail_once),
+    fault!("F16", "a bit flips in the middle of the raft log", 1, damage::flipped_bit),
+    fault!("F17", "files of the log or the state are cut off or gone", 2, damage::lost_files),
+    fault!("F18", "the disk is full", 2, full::fill, Some(full::mount)),
+    fault!("F20", "an old data directory is put back", 1, old::copy_back),
+    fault!("F21", "an empty disk", 1, old::empty),
+    fault!("F22", "partition 1|2", 2, links::partition),
+    fault!("F23", "one direction is cut", 1, links::one_way),
+    fault!("F24", "a bridge: two nodes hear only the third", 1, links::bridge),
+    fault!("F25", "loss, repeats, reordering, jitter", 2, links::noise),
+    fault!("F26", "256 kbit/s to a follower", 1, links::slow),
+    fault!("F29", "a link flaps every second", 1, links::flap),
+    fault!("F31", "storm of leadership transfers", 1, absent::transfers),
+    fault!("F33", "mixed versions", 1, absent::versions),
+];
+
+/// The fault with this number.
+pub(crate) fn named(id: &str) -> Option<Fault> {
+    ALL.iter().find(|fault| fault.id.eq_ignore_ascii_case(id)).copied()
+}
+
+/// Faults that nothing here can inject yet.
+mod absent {
+    use super::{Arena, Fired, Instant};
+
+    fn skipped(why: &str) -> Result<Fired, String> {
+        Ok(Fired::Skipped(why.to_owned()))
+    }
+
+    pub(super) async fn panics(_: &mut Arena, _: Instant) -> Result<Fired, String> {
+        skipped("the server has no points at which it can be told to panic")
+    }
+
+    pub(super) async fn transfers(_: &mut Arena, _: Instant) -> Result<Fired, String> {
+        skipped("the server has no command yet that transfers leadership")
+    }
+
+    pub(super) async fn versions(_: &mut Arena, _: Instant) -> Result<Fired, String> {
+        skipped("there is only one version so far")
+    }
+}

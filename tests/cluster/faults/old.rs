@@ -1,0 +1,89 @@
+//! F20, F21: a node comes back with a disk that has forgotten what it acknowledged. The cluster must notice, and not let it take part.
+
+use std::fs;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Fired;
+use super::damage::copy;
+use crate::arena::Arena;
+use crate::nodes::NODES;
+
+/// Peers introduce themselves as soon as they are connected.
+const NOTICED_WITHIN: Duration = Duration::from_secs(20);
+/// What happens meanwhile is what the old copy does not know.
+const MEANWHILE: Duration = Duration::from_secs(2);
+
+/// Starts `node` on what it has, waits until somebody says `words` of it, sees that it does not serve, and puts `aside` back.
+async fn noticed(arena: &mut Arena, node: u64, words: &str, aside: &std::path::Path) -> Result<(), String> {
+    let data = arena.nodes.data(node);
+    let before = NODES.map(|node| arena.nodes.log(node).len());
+    arena.nodes.start(node);
+    let what = format!("somebody says of node {node}: {words}");
+    let said = |arena: &mut Arena| {
+        let mut news = NODES.iter().zip(before).map(|(node, before)| arena.nodes.log(*node)[before..].to_owned());
+        news.any(|news| news.contains(words))
+    };
+    let noticed = arena.until(&what, NOTICED_WITHIN, said).await;
+    // It is given the time for an election or two, so that it would be seen to take part.
+    arena.pass(MEANWHILE).await;
+    let serves =
+        arena.nodes.runs(node) && arena.watch.of(node).is_some_and(|views| views.iter().any(|view| view.leads));
+    let last_words = arena.nodes.last_words(node);
+    let others = arena.accepts_everywhere().await;
+    arena.nodes.kill(node);
+    let gone = |error: std::io::Error| format!("{}: {error}", data.display());
+    fs::remove_dir_all(&data).map_err(gone)?;
+    fs::rename(aside, &data).map_err(gone)?;
+    arena.nodes.start(node);
+    arena.nodes.serves(node).await.map_err(|error| format!("with its own disk: {error}"))?;
+    noticed.map_err(|error| format!("{error}; node {node} says: {last_words}"))?;
+    if serves {
+        return Err(format!("node {node} leads with a disk that has forgotten: {last_words}"));
+    }
+    others.and(arena.accepts_everywhere().await)
+}
+
+/// F20, once.
+async fn copy_of(arena: &mut Arena, node: u64) -> Result<(), String> {
+    let data = arena.nodes.data(node);
+    let (old, aside) = (data.with_extension("old"), data.with_extension("aside"));
+    arena.nodes.kill(node);
+    copy(&data, &old)?;
+    arena.nodes.start(node);
+    arena.nodes.serves(node).await?;
+    arena.accepts_everywhere().await?;
+    arena.pass(MEANWHILE).await;
+    arena.nodes.kill(node);
+    let failed = |error: std::io::Error| format!("{}: {error}", data.display());
+    fs::rename(&data, &aside).map_err(failed)?;
+    fs::rename(&old, &data).map_err(failed)?;
+    noticed(arena, node, "old copy of its data directory", &aside).await
+}
+
+/// F20, again and again.
+pub(super) async fn copy_back(arena: &mut Arena, until: Instant) -> Result<Fired, String> {
+    let mut fired = 0;
+    while fired == 0 || Instant::now() < until {
+        let node = arena.watch.busiest();
+        copy_of(arena, node).await?;
+        fired += 1;
+    }
+    Ok(Fired::Times(fired))
+}
+
+/// F21.
+pub(super) async fn empty(arena: &mut Arena, until: Instant) -> Result<Fired, String> {
+    let mut fired = 0;
+    while fired == 0 || Instant::now() < until {
+        let node = arena.watch.busiest();
+        arena.nodes.kill(node);
+        let data = arena.nodes.data(node);
+        let aside = data.with_extension("aside");
+        fs::rename(&data, &aside).map_err(|error| format!("{}: {error}", data.display()))?;
+        noticed(arena, node, "has lost its data directory", &aside).await?;
+        fired += 1;
+    }
+    Ok(Fired::Times(fired))
+}

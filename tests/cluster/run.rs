@@ -1,0 +1,117 @@
+//! One fault, from a new cluster to the verdict; and many of them, with a table.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use rove_sim::checker::Violation;
+use tokio::time::Instant;
+
+use crate::arena::{Arena, Options, Outcome};
+use crate::faults::{Fault, Fired};
+
+/// What is said of one fault.
+pub(crate) struct Row {
+    pub(crate) fault: Fault,
+    pub(crate) fired: Fired,
+    pub(crate) outcome: Option<Outcome>,
+}
+
+impl Row {
+    /// What must not be; empty if all is well.
+    pub(crate) fn wrong(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if self.fired == Fired::Times(0) {
+            wrong.push("it never fired".to_owned());
+        }
+        if let Some(outcome) = &self.outcome {
+            wrong.extend(outcome.violations.iter().map(ToString::to_string));
+            wrong.extend(outcome.troubles.iter().cloned());
+        }
+        wrong
+    }
+
+    fn violated(&self, invariants: &[&str]) -> usize {
+        let violations = self.outcome.iter().flat_map(|outcome| &outcome.violations);
+        let of = |violation: &&Violation| invariants.iter().any(|name| violation.invariant.starts_with(name));
+        violations.filter(of).count()
+    }
+}
+
+/// Injects a fault for a while into a cluster of its own, and judges what came of it.
+pub(crate) async fn one(fault: Fault, options: Options, time: Duration) -> Row {
+    let mut arena = match Arena::start(options, fault.before).await {
+        Ok(arena) => arena,
+        Err(why) => return Row { fault, fired: Fired::Skipped(why), outcome: None },
+    };
+    let injected = (fault.inject)(&mut arena, Instant::now() + time).await;
+    if let Ok(Fired::Skipped(_)) = &injected {
+        return Row { fault, fired: injected.unwrap_or(Fired::Times(0)), outcome: None };
+    }
+    let mut outcome = arena.finish().await;
+    let fired = injected.unwrap_or_else(|wrong| {
+        outcome.troubles.insert(0, wrong);
+        // It fired: something came of it.
+        Fired::Times(1)
+    });
+    Row { fault, fired, outcome: Some(outcome) }
+}
+
+/// The figure below which so many of a hundred are; the figures are in order.
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let at = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+    sorted.get(at).copied().unwrap_or_default()
+}
+
+fn distribution(times: &[Duration]) -> String {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    let [p50, p90, max] = [50, 90, 100].map(|percent| percentile(&sorted, percent).as_millis());
+    format!("{} partitions: p50 {p50} ms, p90 {p90} ms, max {max} ms", sorted.len())
+}
+
+/// The rows as a table, and what is to be said beside it.
+pub(crate) fn table(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "fault  fired   posts  lost doubled disordered other  silence  what\n\
+         -----  ----- -------  ---- ------- ---------- -----  -------  ----\n",
+    );
+    let mut recovered: BTreeMap<&str, &[Duration]> = BTreeMap::new();
+    for row in rows {
+        let Some(outcome) = &row.outcome else {
+            let why = if let Fired::Skipped(why) = &row.fired { why.as_str() } else { "" };
+            let _ = writeln!(
+                text,
+                "{:<5}      -       -     -       -          -     -        -  {}: skipped: {why}",
+                row.fault.id, row.fault.what
+            );
+            continue;
+        };
+        let Fired::Times(fired) = row.fired else { continue };
+        let (lost, doubled, disordered) =
+            (row.violated(&["I1 "]), row.violated(&["I2 "]), row.violated(&["I3 ", "I4 ", "I5 "]));
+        let other = row.wrong().len() - lost - doubled - disordered;
+        let silence = format!("{} ms", outcome.counts.longest_silence.as_millis());
+        let _ = writeln!(
+            text,
+            "{:<5}  {fired:>5} {:>7}  {lost:>4} {doubled:>7} {disordered:>10} {other:>5} {silence:>8}  {}",
+            row.fault.id, outcome.counts.acknowledged, row.fault.what,
+        );
+        if !outcome.recovered.is_empty() {
+            recovered.insert(row.fault.id, &outcome.recovered);
+        }
+    }
+    for (fault, times) in recovered {
+        let _ = writeln!(
+            text,
+            "{fault}: from the kill of a leader until a post sent after it is acknowledged, {}",
+            distribution(times)
+        );
+    }
+    for row in rows {
+        for wrong in row.wrong() {
+            let _ = writeln!(text, "{}: {wrong}", row.fault.id);
+        }
+    }
+    text
+}
