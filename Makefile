@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is respected; so is everything else cargo reads from the environment.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap build run cluster test verify fix bench bench-micro bench-load fuzz sim
+.PHONY: help bootstrap build run cluster test verify fix bench bench-micro bench-load fuzz sim faults
 MAKEFLAGS += --no-print-directory
 
 help: ## This list
@@ -43,3 +43,6 @@ fuzz: ## Fuzz every target for FUZZ_SECONDS=60 each (needs a nightly toolchain a
 
 sim: ## Simulate a cluster under faults: SEED=1 (one run) RUNS=300 STEPS=12000 FAULTS=all BUG= HISTORY=
 	@scripts/sim.sh SEED="$(SEED)" RUNS="$(RUNS)" STEPS="$(STEPS)" FAULTS="$(FAULTS)" BUG="$(BUG)" HISTORY="$(HISTORY)"
+
+faults: bootstrap ## Real faults on three real nodes: FAULTS_SECONDS=600 FAULTS=F1,F22 SEED=1
+	@FAULTS_SECONDS="$(FAULTS_SECONDS)" FAULTS="$(FAULTS)" SEED="$(SEED)" scripts/faults.sh
