@@ -37,6 +37,7 @@ use super::frames::{Incoming, Outgoing};
 use super::hub::{Link, Subscriber};
 use super::stats::{Counted, EdgeStats};
 use super::{Shared, control, conversation, fetch, inbox};
+use crate::leaving::Wave;
 
 /// The minor version of `rove/1` spoken here.
 const MINOR: u16 = 0;
@@ -228,16 +229,7 @@ async fn serve(greeted: Greeted) {
     let Greeted { session, entry, confirm, control, mut incoming, mut outgoing, state } = greeted;
     let edge = session.edge.clone();
     let _counted = Counted::new(edge.stats(), |stats| &stats.sessions);
-    let mut main = Main {
-        datagrams: Datagrams::new(session.clone()),
-        session: session.clone(),
-        control,
-        requests: FuturesUnordered::new(),
-        left: false,
-        drain: None,
-        go: None,
-        stopping: false,
-    };
+    let mut main = Main::new(&session, control);
     let mut wave = edge.wave();
     let (mut registered, mut entering) = match entry {
         Entry::Registered(registered) => {
@@ -312,21 +304,10 @@ async fn serve(greeted: Greeted) {
             },
             () = main.datagrams.work() => {}
             () = session.subscriber.presence_wake.notified() => main.datagrams.presence(),
-            Ok(()) = wave.changed(), if main.drain.is_none() => {
-                // Who is not asked to go any more may stay, unless it was told already.
-                main.go = wave.borrow_and_update().as_ref().map(|wave| (wave.place(), wave.cut_after(edge.config.drain)));
-            }
-            () = until(main.go.map(|(at, _)| at)), if main.go.is_some() => {
-                let cut_after = main.go.take().and_then(|(_, cut_after)| cut_after);
-                main.drain = cut_after.map(|cut_after| Instant::now() + cut_after);
-                outgoing.answer(go_away(&edge, cut_after.unwrap_or(STAY)).to_frame());
-            }
+            Ok(()) = wave.changed(), if main.drain.is_none() => main.asked(wave.borrow_and_update().as_ref()),
+            () = until(main.go.map(|(at, _)| at)), if main.go.is_some() => outgoing.answer(main.goes().to_frame()),
             () = edge.shutdown.cancelled(), if !main.stopping => {
-                main.stopping = true;
-                if main.drain.is_none() {
-                    main.drain = Some(Instant::now() + edge.config.drain);
-                    outgoing.answer(go_away(&edge, edge.config.drain).to_frame());
-                }
+                main.stops().into_iter().for_each(|go_away| outgoing.answer(go_away.to_frame()));
             }
             () = until(main.drain), if main.drain.is_some() => {
                 session.subscriber.link.close(ErrorCode::GoingAway, "the node is leaving");
@@ -376,6 +357,43 @@ struct Main {
 }
 
 impl Main {
+    fn new(session: &Arc<Session>, control: Control) -> Self {
+        Self {
+            datagrams: Datagrams::new(session.clone()),
+            session: session.clone(),
+            control,
+            requests: FuturesUnordered::new(),
+            left: false,
+            drain: None,
+            go: None,
+            stopping: false,
+        }
+    }
+
+    /// It is asked to go elsewhere when its turn comes, or not any more: then it may stay, unless it was told already.
+    fn asked(&mut self, wave: Option<&Wave>) {
+        let drain = self.session.edge.config.drain;
+        self.go = wave.map(|wave| (wave.place(), wave.cut_after(drain)));
+    }
+
+    /// Its turn has come.
+    fn goes(&mut self) -> GoAway {
+        let cut_after = self.go.take().and_then(|(_, cut_after)| cut_after);
+        self.drain = cut_after.map(|cut_after| Instant::now() + cut_after);
+        go_away(&self.session.edge, cut_after.unwrap_or(STAY))
+    }
+
+    /// The node stops. What is said, if it was not told before.
+    fn stops(&mut self) -> Option<GoAway> {
+        self.stopping = true;
+        let drain = self.session.edge.config.drain;
+        if self.drain.is_some() {
+            return None;
+        }
+        self.drain = Some(Instant::now() + drain);
+        Some(go_away(&self.session.edge, drain))
+    }
+
     /// A frame of the control stream.
     fn frame(&mut self, frame: RawFrame) -> Result<(), Violation> {
         let Some(frame) = ControlUp::decode(frame)? else { return Ok(()) };

@@ -157,7 +157,7 @@ pub(crate) async fn move_leaders(nodes: &Nodes, patience: Duration) {
             return;
         }
         for partition in led {
-            let heirs = heirs(nodes.seen(), nodes.node().id(), &given);
+            let heirs = heirs(&nodes.seen(), nodes.node().id(), &given);
             for heir in heirs {
                 match nodes.node().hand_over(partition, heir).await {
                     Ok(()) => {
@@ -184,7 +184,7 @@ pub(crate) async fn move_leaders(nodes: &Nodes, patience: Duration) {
 }
 
 /// Who may take over, whoever was given least at the front.
-fn heirs(seen: Vec<Seen>, this: NodeId, given: &BTreeMap<NodeId, usize>) -> Vec<NodeId> {
+fn heirs(seen: &[Seen], this: NodeId, given: &BTreeMap<NodeId, usize>) -> Vec<NodeId> {
     let stays = |seen: &Seen| seen.healthy && seen.report.as_ref().is_some_and(|report| !report.draining);
     let leads = |seen: &Seen| {
         let leaders = seen.report.iter().flat_map(|report| &report.partitions);

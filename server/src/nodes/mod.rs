@@ -165,10 +165,13 @@ impl Nodes {
         loop {
             every.tick().await;
             match cluster.call(peer, Question::Report.encode()).await {
-                Ok(answer) => match report::understood(&answer) {
-                    Some(report) => self.heard(peer, report),
-                    None => tracing::debug!(%peer, bytes = answer.len(), "the node's report is not understood"),
-                },
+                Ok(answer) => {
+                    if let Some(report) = report::understood(&answer) {
+                        self.heard(peer, report);
+                    } else {
+                        tracing::debug!(%peer, bytes = answer.len(), "the node's report is not understood");
+                    }
+                }
                 Err(CallError::Unlinked) => {}
                 Err(error) => tracing::debug!(%peer, %error, "the node does not say how it is"),
             }
@@ -176,12 +179,12 @@ impl Nodes {
     }
 
     fn heard(&self, peer: NodeId, report: Report) {
-        let now = Instant::now();
-        let before = self.heard.lock().insert(peer, Heard { report: report.clone(), at: now });
-        let known_pins = before.is_some_and(|before| before.report.pins == report.pins);
-        if !known_pins && !pins_agree(&self.about.pins, &report.pins) {
+        let pins = report.pins.clone();
+        let before = self.heard.lock().insert(peer, Heard { report, at: Instant::now() });
+        let known_pins = before.is_some_and(|before| before.report.pins == pins);
+        if !known_pins && !pins_agree(&self.about.pins, &pins) {
             tracing::warn!(
-                %peer, here = ?self.about.pins, there = ?report.pins,
+                %peer, here = ?self.about.pins, there = ?pins,
                 "the node has another certificate for clients: those that pin a key cannot go from one node to the other. Give all nodes \
                  the same tls_cert and tls_key; to change the key, first announce the new one everywhere in next_pins"
             );
