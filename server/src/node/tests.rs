@@ -213,7 +213,7 @@ async fn a_data_directory_is_for_one_process_and_one_node() {
     assert!(matches!(Node::start(config(dir.path()), Sinks::none()), Err(StartError::InUse { .. })));
     runner.stop().await.unwrap();
     drop(node);
-    let other = NodeConfig { node_id: NodeId(2), ..config(dir.path()) };
+    let other = NodeConfig { node_id: NodeId(2), members: vec![NodeId(2)], ..config(dir.path()) };
     assert!(matches!(Node::start(other, Sinks::none()), Err(StartError::OtherNode { found: NodeId(1), .. })));
     let other = NodeConfig { partitions: 4, ..config(dir.path()) };
     assert!(matches!(Node::start(other, Sinks::none()), Err(StartError::OtherPartitions { found: 3, expected: 4 })));
