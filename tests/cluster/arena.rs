@@ -113,6 +113,7 @@ impl Arena {
             nodes: NODES.map(|node| nodes.home(node).clients).into(),
             tls: World::tls(&nodes.trust),
             recorder: Arc::clone(&recorder),
+            watch: watch.clone(),
             phase: phases,
             pace: options.pace,
             unanswered: AtomicUsize::new(0),
@@ -281,7 +282,9 @@ impl Arena {
 
 /// A thread that panics: but for the log's library, which does so on purpose where a sync has failed.
 fn is_a_bug(line: &str) -> bool {
-    line.contains("panicked") && !(line.contains("raft-engine") && line.contains("log_file.rs"))
+    let fails_to_sync =
+        line.contains("raft-engine") && line.contains("log_file.rs") || line.contains("error: \"fdatasync\"");
+    line.contains("panicked") && !fails_to_sync
 }
 
 /// Signs up a few accounts, each with some devices.
