@@ -113,7 +113,6 @@ impl Arena {
             nodes: NODES.map(|node| nodes.home(node).clients).into(),
             tls: World::tls(&nodes.trust),
             recorder: Arc::clone(&recorder),
-            watch: watch.clone(),
             phase: phases,
             pace: options.pace,
             unanswered: AtomicUsize::new(0),
