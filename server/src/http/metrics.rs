@@ -194,6 +194,10 @@ impl NodeCollector {
         each("partition_committed_index", "Last committed index", None, &|replica| replica.committed)?;
         each("partition_applied_index", "Last applied index", None, &|replica| replica.applied)?;
         each("partition_durable_index", "Last index durable in the state", None, &|replica| replica.durable)?;
+        // Without its highest bit: a gauge has a sign.
+        each("partition_state_hash", "Hash of the state at the last applied index", None, &|replica| {
+            replica.state_hash >> 1
+        })?;
         each("partition_log", "Log entries held in memory", Some(&Unit::Bytes), &|replica| replica.log_bytes)?;
         each("partition_queued", "Commands waiting to be proposed", None, &|replica| replica.queued as u64)
     }

@@ -56,6 +56,7 @@ impl<D: DirectoryState> DirectoryWriter<D> {
                     Report::DirectoryApplied(Applied {
                         index: self.directory.applied(),
                         term: entries.last().map_or(0, |entry| entry.term),
+                        state_hash: self.directory.state_hash(),
                         answered: std::mem::take(&mut self.answered),
                     })
                 }

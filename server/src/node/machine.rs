@@ -33,6 +33,8 @@ impl ConversationState for StateDb {
 pub(super) trait DirectoryState: Send + 'static {
     /// Last index applied.
     fn applied(&self) -> u64;
+    /// The hash of the state at that index (I8).
+    fn state_hash(&self) -> u64;
     /// Applies entries in one transaction: all of them are there with their index, or none.
     fn apply(&mut self, entries: &[Committed], effects: &mut Vec<DirectoryEffect>) -> Result<(), DirectoryError>;
     /// Makes what is applied durable. Says up to which index; nothing if a reader was in the way.
@@ -56,6 +58,10 @@ impl SqlDirectory {
 impl DirectoryState for SqlDirectory {
     fn applied(&self) -> u64 {
         self.machine.applied()
+    }
+
+    fn state_hash(&self) -> u64 {
+        self.machine.state_hash()
     }
 
     fn apply(&mut self, entries: &[Committed], effects: &mut Vec<DirectoryEffect>) -> Result<(), DirectoryError> {
@@ -109,7 +115,12 @@ impl Applier {
 
     /// How far it is, for the replica.
     pub(super) fn report(&mut self) -> Applied {
-        Applied { index: self.machine.applied(), term: self.term, answered: std::mem::take(&mut self.answered) }
+        Applied {
+            index: self.machine.applied(),
+            term: self.term,
+            state_hash: self.machine.state_hash(),
+            answered: std::mem::take(&mut self.answered),
+        }
     }
 
     /// Appends what changed to `batch`.

@@ -64,6 +64,8 @@ pub(super) struct Applied {
     pub(super) index: u64,
     /// The term of the entry at `index`.
     pub(super) term: u64,
+    /// Of the state at `index`.
+    pub(super) state_hash: u64,
     pub(super) answered: Vec<u64>,
 }
 
@@ -129,11 +131,13 @@ pub(super) struct Progress {
     /// Who waits for which read.
     reading: HashMap<u64, oneshot::Sender<bool>>,
     next_read: u64,
+    /// The hash of each partition's state as it was last applied.
+    state_hashes: Vec<u64>,
     stop_at: Option<Instant>,
 }
 
 impl Progress {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant, state_hashes: Vec<u64>) -> Self {
         Self {
             log_credits: CREDITS,
             state_credits: CREDITS,
@@ -147,6 +151,7 @@ impl Progress {
             truncations: LogRound::default(),
             reading: HashMap::new(),
             next_read: 0,
+            state_hashes,
             stop_at: None,
         }
     }
@@ -254,6 +259,7 @@ impl ReplicaThread {
                 committed: status.committed,
                 applied: status.applied,
                 durable: lane.durable(),
+                state_hash: self.progress.state_hashes[usize::from(lane.partition().0)],
                 log_entries: status.log_entries,
                 log_bytes: status.log_bytes,
                 queued: self.shared.doors[usize::from(lane.partition().0)].queued(),
@@ -415,6 +421,7 @@ impl ReplicaThread {
 
     fn applied(&mut self, partition: PartitionId, applied: &Applied) -> Result<(), FatalError> {
         let shared = Arc::clone(&self.shared);
+        self.progress.state_hashes[usize::from(partition.0)] = applied.state_hash;
         let lane = self.lane(partition);
         let sizes: Vec<usize> = applied.answered.iter().filter_map(|ticket| lane.answered(*ticket)).collect();
         shared.doors[usize::from(partition.0)].leave(sizes.len(), sizes.iter().sum());

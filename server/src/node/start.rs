@@ -156,6 +156,8 @@ fn run(opened: Opened, sinks: Sinks, peers: Arc<dyn Peers>, mail: PeerMail) -> R
         lock,
     }));
     let mut runner = NodeRunner { node: node.clone(), supervisor };
+    let machines_hash = machines.iter().map(|applier| applier.machine.state_hash());
+    let state_hashes = std::iter::once(directory.state_hash()).chain(machines_hash).collect();
     let supervisor = &mut runner.supervisor;
 
     let (of, log_of, synced_of, out) = (Arc::clone(&shared), Arc::clone(&log), Arc::clone(&synced), reports.clone());
@@ -200,7 +202,7 @@ fn run(opened: Opened, sinks: Sinks, peers: Arc<dyn Peers>, mail: PeerMail) -> R
             flush_log_bytes: config.flush_log_bytes,
             drain: config.drain,
         },
-        progress: Progress::new(Instant::now()),
+        progress: Progress::new(Instant::now(), state_hashes),
     };
     supervisor.spawn(Stage::Pipeline, "replicas", move || replicas.run())?;
     Ok((node, runner))

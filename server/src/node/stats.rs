@@ -103,6 +103,8 @@ pub struct PartitionStats {
     pub applied: u64,
     /// Last index that is durable in the state: the log below may go.
     pub durable: u64,
+    /// The hash of the state at `applied`: the same on every replica that is there.
+    pub state_hash: u64,
     /// Entries held in memory above the truncation point.
     pub log_entries: u64,
     /// Their bytes.
