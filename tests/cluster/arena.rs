@@ -113,6 +113,7 @@ impl Arena {
             nodes: NODES.map(|node| nodes.home(node).clients).into(),
             tls: World::tls(&nodes.trust),
             recorder: Arc::clone(&recorder),
+            watch: watch.clone(),
             phase: phases,
             pace: options.pace,
             unanswered: AtomicUsize::new(0),
@@ -234,6 +235,10 @@ impl Arena {
     /// I8: what every replica says of its state at the same index.
     fn compare(&self) {
         for (node, views) in self.watch.at_rest().unwrap_or_default() {
+            // Without it, nothing would be compared.
+            if views.iter().all(|view| view.state_hash == 0) {
+                self.recorder.record(&Record::Wrong { what: format!("node {node} tells no hash of its states") });
+            }
             for (number, view) in (0..).zip(views) {
                 self.recorder.record(&Record::Applied {
                     node: NodeId(node),

@@ -25,10 +25,12 @@ use rove_sim::client::{digest, message_of};
 use rove_sim::history::{ClientId, PostEnd, Record};
 use rove_sim::rng::Rng;
 use rove_tests::raw::Credentials;
-use tokio::sync::watch;
+use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+use crate::nodes::NODES;
 use crate::recorder::Recorder;
+use crate::watch::Watch;
 
 /// Posts queued at most: more than may be unanswered, so that the limit is met when nothing is answered for long.
 const MAX_QUEUED: usize = limits::UNANSWERED_POSTS + 16;
@@ -38,6 +40,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two attempts to connect, at most.
 const RETRY_MS: u64 = 150;
+
+/// How long a client stays where it was driven to before it goes home, if its own node is there again.
+const AWAY: Duration = Duration::from_millis(500);
 
 /// What clients are to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +58,8 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<SocketAddr>,
     pub(crate) tls: ClientConfig,
     pub(crate) recorder: Arc<Recorder>,
-    pub(crate) phase: watch::Receiver<Phase>,
+    pub(crate) watch: Watch,
+    pub(crate) phase: Receiver<Phase>,
     /// Between two posts of a client.
     pub(crate) pace: Duration,
     /// Clients that may still have a post acknowledged.
@@ -146,6 +152,9 @@ pub(crate) struct Client {
     sent: PostNo,
     /// Whether it has nothing more to be acknowledged, for ever.
     answered: bool,
+    /// The node that it prefers, and the one that it is at, by their places among all.
+    home: usize,
+    at: usize,
     /// Why connections were lost, lately: for reports.
     why: Lost,
 }
@@ -163,6 +172,7 @@ impl Client {
         writer[..8].copy_from_slice(&number.to_be_bytes());
         writer[8..].copy_from_slice(&(seed | 1).to_be_bytes());
         let (client, account) = (ClientId(number), credentials.account);
+        let home = usize::try_from(number).unwrap_or(0);
         world.recorder.record(&Record::Client { client, account, conversation });
         world.unanswered.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -177,27 +187,35 @@ impl Client {
             numbers: BTreeMap::new(),
             sent: PostNo(0),
             answered: false,
+            home,
+            at: home,
             why: String::new(),
         }
     }
 
     /// Lives until everything is answered and read after the load has ended, or says what keeps it from that.
-    pub(crate) async fn run(mut self, deadline: watch::Receiver<Option<Instant>>) -> Result<(), String> {
-        let mut at = usize::try_from(self.id.0).unwrap_or(0);
+    pub(crate) async fn run(mut self, deadline: Receiver<Option<Instant>>) -> Result<(), String> {
         while !self.is_done() {
             if deadline.borrow().is_some_and(|deadline| Instant::now() > deadline) {
                 return Err(self.trouble());
             }
-            let node = self.world.nodes[at % self.world.nodes.len()];
+            let node = self.world.nodes[self.at % self.world.nodes.len()];
             if let Err(why) = self.session(node, &deadline).await {
+                self.at = if self.may_go_home() { self.home } else { self.at + 1 };
                 self.why = format!("{node}: {why}");
             }
             self.outbox.stream_lost();
-            at += 1;
             tokio::time::sleep(Duration::from_millis(20 + self.rng.below(RETRY_MS))).await;
         }
         self.world.recorder.record(&Record::ReadAll { client: self.id });
         Ok(())
+    }
+
+    /// Whether it is elsewhere although its own node serves. The load is to be on all nodes when a fault comes, as it is where there are
+    /// many clients: so what is measured is the cluster, and not the patience of clients who happen to be all on the node that dies.
+    fn may_go_home(&self) -> bool {
+        let home = self.home % NODES.len();
+        self.at % NODES.len() != home && self.world.watch.of(NODES[home]).is_some()
     }
 
     fn phase(&self) -> Phase {
@@ -227,7 +245,7 @@ impl Client {
         )
     }
 
-    async fn session(&mut self, node: SocketAddr, deadline: &watch::Receiver<Option<Instant>>) -> Result<(), Lost> {
+    async fn session(&mut self, node: SocketAddr, deadline: &Receiver<Option<Instant>>) -> Result<(), Lost> {
         let mut session = Session::welcomed(node, &self.world.tls, &self.credentials).await?;
         // Every third time it asks for everything that anybody was told of: a node that does not have it must not answer.
         let read = self.rng.chance(333).then(|| self.world.recorder.begin_read(self.conversation));
@@ -240,7 +258,7 @@ impl Client {
         let mut read = read.map(|(call, _)| call);
         let mut post = interval(self.world.pace);
         post.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let (mut quiet_since, mut beats) = (Instant::now(), 0);
+        let (begun, mut quiet_since, mut beats) = (Instant::now(), Instant::now(), 0);
         while !self.is_done() {
             tokio::select! {
                 frame = stream.frames.next() => {
@@ -271,6 +289,9 @@ impl Client {
                     }
                     if deadline.borrow().is_some_and(|deadline| Instant::now() > deadline) {
                         return Err(format!("out of time; {}", self.why));
+                    }
+                    if begun.elapsed() > AWAY && self.may_go_home() {
+                        return Err("goes home".to_owned());
                     }
                     if self.phase() == Phase::Load {
                         self.enqueue();

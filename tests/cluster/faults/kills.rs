@@ -19,7 +19,8 @@ const RECOVERS_WITHIN: Duration = Duration::from_secs(20);
 pub(super) async fn leader(arena: &mut Arena, until: Instant) -> Result<Fired, String> {
     let mut fired = 0;
     while fired == 0 || Instant::now() < until {
-        let calm = 200 + arena.rng.below(800);
+        // Everybody is where they belong before the next one dies.
+        let calm = 1_500 + arena.rng.below(1_500);
         arena.pass(Duration::from_millis(calm)).await;
         let node = arena.watch.busiest();
         let led = arena.watch.led_by(node);
