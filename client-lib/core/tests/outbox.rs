@@ -209,3 +209,23 @@ fn what_is_cancelled_too_late_is_posted_and_costs_no_writer() {
     assert_eq!(effects.resolved, [(LocalId(1), posted(1))]);
     assert!(!effects.needs_writer);
 }
+
+#[test]
+fn a_flight_that_is_refused_is_one_refusal_however_many_posts_it_had() {
+    let retry = |posts: u8| {
+        let mut outbox = restarted(&[], 0, 0);
+        let mut effects = Effects::default();
+        for number in 1..=posts {
+            outbox.enqueue(name(number), hello(), 0, &mut effects).unwrap();
+        }
+        for post_no in sent(&mut outbox) {
+            let (code, post_no) = (ErrorCode::Unavailable, PostNo(post_no));
+            let refused = Refused { post_no, code, consumed: false, expected: PostNo(1), retry_after_ms: 250 };
+            outbox.refused(&refused, 0, 0, &mut effects);
+        }
+        outbox.retry_at_ms(0)
+    };
+    // Otherwise a node without a majority that turns away what is under way makes its clients wait for ten seconds at once.
+    assert!(retry(1).is_some());
+    assert_eq!(retry(10), retry(1));
+}

@@ -65,6 +65,8 @@ impl Outbox {
     }
 
     fn took_not(&mut self, refused: &Refused, now_ms: u64, random: u64, effects: &mut Effects) {
+        // One of a flight of which another one was refused before.
+        let follows = self.stream.as_ref().is_some_and(|stream| stream.rewinding);
         let index = self.answered(refused.post_no);
         let code = refused.code;
         if code == ErrorCode::PostNoReused || code == ErrorCode::WriterTaken {
@@ -103,7 +105,7 @@ impl Outbox {
             }
             _ => {
                 let refusals = self.stream.as_mut().map_or(0, |stream| {
-                    stream.refusals = (stream.refusals + 1).min(16);
+                    stream.refusals = (stream.refusals + u32::from(!follows)).clamp(1, 16);
                     stream.refusals
                 });
                 let bound = (RETRY_BASE_MS << refusals.min(10)).min(RETRY_CAP_MS);
