@@ -102,7 +102,9 @@ impl Arena {
         if let Some(before) = before {
             before(&mut nodes)?;
         }
-        NODES.into_iter().for_each(|node| nodes.start(node));
+        for node in NODES {
+            nodes.start(node);
+        }
         for node in NODES {
             nodes.serves(node).await.unwrap_or_else(|error| panic!("{error}"));
         }

@@ -1,6 +1,7 @@
 //! Three real nodes: configurations, certificates and processes, and every way to end one.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -201,13 +202,15 @@ fn configure(home: &Path, node: u64, listen: SocketAddr, mesh: &Mesh) {
     config = config.replace("\nnode_id = 1\n", &format!("\nnode_id = {node}\n"));
     // Many accounts sign up from one address.
     config.push_str("\n[accounts]\nrate_limits = false\n");
-    config.push_str(&format!(
+    write!(
+        config,
         "[cluster]\nname = \"faults\"\nlisten = \"{listen}\"\nca = \"ca.pem\"\ncertificate = \"node-{node}.pem\"\nkey = \
          \"node-{node}.key\"\n"
-    ));
+    )
+    .expect("a string takes all");
     for peer in NODES {
         let address = if peer == node { listen } else { mesh.front(node, peer) };
-        config.push_str(&format!("[[cluster.peers]]\nnode = {peer}\naddress = \"{address}\"\n"));
+        writeln!(config, "[[cluster.peers]]\nnode = {peer}\naddress = \"{address}\"").expect("a string takes all");
     }
     fs::write(&path, config).expect("the configuration can be changed");
 }

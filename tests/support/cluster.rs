@@ -4,6 +4,7 @@
 //! ports below those that the system gives away: so its ports are known before anything runs, stay the same over restarts, and are
 //! nobody else's.
 
+use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -56,7 +57,7 @@ impl Cluster {
         let mut peers = String::new();
         for node in 1..=nodes {
             let (_, listen) = ports(address, node);
-            peers.push_str(&format!("[[cluster.peers]]\nnode = {node}\naddress = \"{listen}\"\n"));
+            writeln!(peers, "[[cluster.peers]]\nnode = {node}\naddress = \"{listen}\"").expect("a string takes all");
         }
         for node in 1..=nodes {
             let home = dir.join(format!("node-{node}"));

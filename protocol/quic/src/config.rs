@@ -141,7 +141,7 @@ mod tests {
         let told = [u64::from(SERVER_STREAM_WINDOW), limits::CREDIT_BEFORE_WELCOME, limits::BIDI_STREAMS as u64];
         let published = [32 * 1024, 64 * 1024, 40];
         assert!(told.iter().zip(published).all(|(told, published)| *told >= published), "{told:?}");
-        assert!(UNI_STREAMS >= 4 && SERVER_DATAGRAM_RECEIVE >= 16 * 1024);
+        const { assert!(UNI_STREAMS >= 4 && SERVER_DATAGRAM_RECEIVE >= 16 * 1024) };
     }
 
     #[test]

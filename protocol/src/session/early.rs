@@ -139,7 +139,7 @@ mod tests {
         let mut sequences: Vec<Vec<RawFrame>> = vec![Vec::new()];
         for _ in 0..5 {
             let longer = |sequence: &Vec<RawFrame>| {
-                kinds.iter().map(|kind| [sequence.as_slice(), &[kind.clone()]].concat()).collect::<Vec<_>>()
+                kinds.iter().map(|kind| [sequence.as_slice(), std::slice::from_ref(kind)].concat()).collect::<Vec<_>>()
             };
             let more: Vec<Vec<RawFrame>> = sequences.iter().flat_map(longer).collect();
             for sequence in &more {

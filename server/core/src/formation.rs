@@ -61,8 +61,8 @@ pub struct Record {
 pub enum FormationError {
     /// A peer that the cluster was formed with has another data directory now.
     #[error(
-        "node {node} has lost its data directory: the cluster knows it with store {known}, now it has {found}; put the old directory \
-         back, or replace the node: rove-server cluster replace {node}"
+        "node {node} has lost its data directory: the cluster knows it with store {known}, now it has {found}; put the directory \
+         that it had last back; a node cannot be replaced yet"
     )]
     OtherStore {
         /// Which.
@@ -75,7 +75,7 @@ pub enum FormationError {
     /// A peer runs on an old copy of its data directory, or two processes run on copies of one.
     #[error(
         "node {node} runs on an old copy of its data directory (boot {found}, but boot {known} was seen); it has forgotten what it \
-         acknowledged: remove the copy and replace the node: rove-server cluster replace {node}"
+         acknowledged: put the directory that it had last back; a node cannot be replaced yet"
     )]
     OldCopy {
         /// Which.

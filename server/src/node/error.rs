@@ -134,10 +134,14 @@ pub enum StartError {
         reason: ReplicaError,
     },
     /// The conversation state (RocksDB) cannot be opened or read.
-    #[error("conversation state: {0}")]
+    #[error(
+        "conversation state: {0}; if its files are damaged or gone, check the disk and put the data directory back as it was last"
+    )]
     State(String),
     /// The directory (SQLite) cannot be opened or read.
-    #[error("directory: {0}")]
+    #[error(
+        "directory: {0}; if its files are damaged or gone, check the disk and put the data directory back as it was last"
+    )]
     Directory(String),
     /// A thread could not be started.
     #[error("thread {name}: {source}; the system is out of threads or memory")]

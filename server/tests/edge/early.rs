@@ -151,10 +151,15 @@ fn dial_early(world: &World, config: &quinn::ClientConfig, to: SocketAddr) -> (C
     (connection.into(), accepted)
 }
 
-fn frames(stream_type: StreamType, messages: &[&dyn Fn(&mut Vec<u8>)]) -> Bytes {
+/// Appends a frame.
+type Put<'a> = &'a dyn Fn(&mut Vec<u8>);
+
+fn frames(stream_type: StreamType, messages: &[Put<'_>]) -> Bytes {
     let mut bytes = Vec::new();
     put_varint(&mut bytes, u64::from(stream_type.0));
-    messages.iter().for_each(|put| put(&mut bytes));
+    for put in messages {
+        put(&mut bytes);
+    }
     bytes.into()
 }
 

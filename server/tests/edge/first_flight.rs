@@ -10,7 +10,7 @@ use rove_protocol::transport::SendStream as _;
 use crate::support::{Stream, User, World, closed, hello, open, post};
 
 /// Writes until flow control takes nothing more at once: how many bytes it took.
-async fn fill(stream: &mut Stream) -> u64 {
+fn fill(stream: &mut Stream) -> u64 {
     let mut taken = 0;
     // One byte at a time: each is taken whole or not at all.
     while stream.send.write(Bytes::from_static(&[0])).now_or_never().is_some_and(|written| written.is_ok()) {
@@ -31,7 +31,7 @@ async fn rove_3_7_1_before_welcome_only_the_control_stream_is_read_and_64_kib_ar
     let mut taken = 1;
     while taken < limits::CREDIT_BEFORE_WELCOME && streams.len() < 4 {
         let mut stream = Stream::open(&connection, StreamType::Conversation).await;
-        taken += 1 + fill(&mut stream).await;
+        taken += 1 + fill(&mut stream);
         streams.push(stream);
     }
     assert_eq!(taken, limits::CREDIT_BEFORE_WELCOME);

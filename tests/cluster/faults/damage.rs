@@ -111,11 +111,14 @@ pub(super) async fn flipped_bit(arena: &mut Arena, until: Instant) -> Result<Fir
     Ok(Fired::Times(fired))
 }
 
+/// Damages something in a data directory.
+type Damage = fn(&Path) -> Result<(), String>;
+
 /// F17: in turn a log that is cut off, a log that is gone, and the same of the files that RocksDB begins with.
 pub(super) async fn lost_files(arena: &mut Arena, until: Instant) -> Result<Fired, String> {
     let mut troubles = Vec::new();
     let mut fired = 0;
-    let cases: [(&str, fn(&Path) -> Result<(), String>); 5] = [
+    let cases: [(&str, Damage); 5] = [
         ("its log was cut off", |data| {
             let path = raft_logs(data)?.swap_remove(0);
             let bytes = fs::read(&path).map_err(failed(&path))?;

@@ -43,7 +43,9 @@ pub(super) async fn all(arena: &mut Arena, until: Instant) -> Result<Fired, Stri
     while fired == 0 || Instant::now() < until {
         arena.pass(Duration::from_millis(1_500)).await;
         fired += u64::from(NODES.into_iter().filter(|node| arena.nodes.kill(*node)).count() == NODES.len());
-        NODES.into_iter().for_each(|node| arena.nodes.start(node));
+        for node in NODES {
+            arena.nodes.start(node);
+        }
         for node in NODES {
             arena.nodes.serves(node).await?;
         }

@@ -42,7 +42,7 @@ async fn again(
 
 /// A node: in turn whoever leads most, and any.
 fn victim(arena: &mut Arena, round: u64) -> u64 {
-    if round % 2 == 0 { arena.watch.busiest() } else { arena.rng.pick(&NODES).unwrap_or(1) }
+    if round.is_multiple_of(2) { arena.watch.busiest() } else { arena.rng.pick(&NODES).unwrap_or(1) }
 }
 
 fn others(node: u64) -> impl Iterator<Item = u64> {

@@ -33,7 +33,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::History(args) => history::run(at, args).await,
         Command::Replay(args) => return crate::replay::run(args).await,
         Command::Demo(args) => {
-            return match crate::demo::run(args).await {
+            return match Box::pin(crate::demo::run(args)).await {
                 Ok(code) => code,
                 Err(error) => Failure::failed(error.to_string()).report(),
             };

@@ -92,7 +92,7 @@ fn raft_messages_that_do_not_fit_one_frame_are_in_several() {
     let back: Vec<_> = frames.iter().flat_map(|frame| read_raft(split(frame).1).unwrap()).collect();
     assert_eq!(back, messages);
     assert!(frames.iter().all(|frame| split(frame).1.len() < 1_000));
-    let large = vec![(PartitionId(1), message(1, 2, 3, 2_000)), (PartitionId(2), message(1, 2, 3, 0))];
+    let large = [(PartitionId(1), message(1, 2, 3, 2_000)), (PartitionId(2), message(1, 2, 3, 0))];
     let (frames, left_out) = raft_frames(large.iter(), 1_000);
     assert_eq!((frames.len(), left_out), (1, 1));
 }

@@ -38,7 +38,8 @@ impl Pair {
         let pin = rove_quic::spki_pin(&identity.chain()[0]).unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let sessions = Arc::new(rove_quic::SessionStore::new(16));
-        let server = Endpoint::server(rove_quic::server_config(identity.quic(sessions).unwrap()).unwrap(), any).unwrap();
+        let server =
+            Endpoint::server(rove_quic::server_config(identity.quic(sessions).unwrap()).unwrap(), any).unwrap();
         let client = Endpoint::client(any).unwrap();
         let config = rove_quic::client_tls(&Trust::Pins(vec![pin]), ALPN_H3).unwrap();
         let connecting = client.connect_with(config, server.local_addr().unwrap(), "localhost").unwrap();

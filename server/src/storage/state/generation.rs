@@ -81,8 +81,11 @@ fn split(key: &[u8]) -> Result<(u16, &[u8]), StoreError> {
 
 /// What all keys of a generation begin with.
 pub(super) fn prefix(partition: u16, generation: u32) -> [u8; PREFIX] {
-    let ([a, b], [c, d, e, f]) = (partition.to_be_bytes(), generation.to_be_bytes());
-    [a, b, c, d, e, f]
+    let mut prefix = [0; PREFIX];
+    let (first, second) = prefix.split_at_mut(2);
+    first.copy_from_slice(&partition.to_be_bytes());
+    second.copy_from_slice(&generation.to_be_bytes());
+    prefix
 }
 
 /// Where the keys of a generation end.
@@ -209,11 +212,12 @@ fn delete_leftovers(db: &DB, unlogged: &WriteOptions, table: &Table) -> Result<(
     let mut rows = db.raw_iterator();
     rows.seek_to_first();
     while let Some(key) = rows.key() {
-        let Some(([a, b, c, d, e, f], _)) = key.split_first_chunk() else { break };
-        let (partition, generation) = (u16::from_be_bytes([*a, *b]), u32::from_be_bytes([*c, *d, *e, *f]));
-        if [*a, *b] == META {
+        let Some((partition, rest)) = key.split_first_chunk() else { break };
+        let Some((generation, _)) = rest.split_first_chunk() else { break };
+        if *partition == META {
             break;
         }
+        let (partition, generation) = (u16::from_be_bytes(*partition), u32::from_be_bytes(*generation));
         if generation != table.of(partition) {
             batch.delete_range(prefix(partition, generation).to_vec(), end_of(partition, generation));
         }

@@ -312,7 +312,9 @@ fn a_chunk_that_is_none_is_refused_and_nothing_of_it_is_written() {
     let db = open(directory.path());
     let staging = db.stage(PARTITION).unwrap();
     let row = |key: &[u8], value: &[u8]| {
-        let lengths = [(key.len() as u32).to_be_bytes(), (value.len() as u32).to_be_bytes()].concat();
+        let lengths =
+            [u32::try_from(key.len()).unwrap().to_be_bytes(), u32::try_from(value.len()).unwrap().to_be_bytes()]
+                .concat();
         [&lengths, key, value].concat()
     };
     let good = row(b"key", b"value");
