@@ -76,7 +76,9 @@ async fn refused(
             Err(format!("node {node} ended with {status} because {what}: {said}"))
         }
         // Whoever reads it must be told what to do.
-        Some(_) if !["restore", "rebuild", "replace"].iter().any(|advice| said.contains(advice)) => {
+        Some(_)
+            if !["put the data directory back", "restore", "rebuild"].iter().any(|advice| said.contains(advice)) =>
+        {
             Err(format!("node {node} does not say what to do when {what}: {said}"))
         }
         Some(_) => Ok(()),

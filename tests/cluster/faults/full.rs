@@ -16,8 +16,10 @@ use crate::nodes::{NODES, Nodes};
 
 /// Room for what a run writes, several times over: it is full when the test fills it.
 const SIZE: &str = "size=512m";
-/// How long a disk stays full.
-const FULL_FOR: Duration = Duration::from_secs(4);
+/// How long a disk stays full at most: a node writes into files that it has already, until it begins a new one or flushes its state.
+const FULL_FOR: Duration = Duration::from_secs(40);
+/// How long it stays full after the node has noticed.
+const NOTICED_FOR: Duration = Duration::from_secs(2);
 /// The file that fills it.
 const BALLAST: &str = "ballast";
 
@@ -59,14 +61,19 @@ pub(super) async fn fill(arena: &mut Arena, until: Instant) -> Result<Fired, Str
         let said_before = arena.nodes.log(node).len();
         fill_up(&data)?;
         // What else writes meanwhile finds no room either: the ballast takes what is freed.
-        let deadline = Instant::now() + FULL_FOR;
+        let mut deadline = Instant::now() + FULL_FOR;
+        let mut noticed = false;
         while Instant::now() < deadline {
             arena.pass(Duration::from_millis(200)).await;
             fill_up_more(&data);
+            if !noticed && is_told(&arena.nodes.log(node)[said_before..]) {
+                noticed = true;
+                deadline = Instant::now() + NOTICED_FOR;
+            }
         }
         let said = arena.nodes.log(node)[said_before..].to_owned();
         let ended = arena.nodes.ended(node);
-        let told = said.contains("No space left") || said.contains("os error 28");
+        let told = is_told(&said);
         fired += u64::from(told);
         if ended.is_some() && !told {
             return Err(format!("node {node} ended ({ended:?}) without saying that its disk is full: {said}"));
@@ -80,6 +87,11 @@ pub(super) async fn fill(arena: &mut Arena, until: Instant) -> Result<Fired, Str
         round += 1;
     }
     Ok(Fired::Times(fired))
+}
+
+/// Whether a node says that its disk is full.
+fn is_told(said: &str) -> bool {
+    said.contains("No space left") || said.contains("os error 28")
 }
 
 fn fill_up_more(data: &Path) {
