@@ -9,6 +9,7 @@ mod kills;
 mod links;
 mod old;
 mod syncs;
+mod transfers;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -78,7 +79,7 @@ pub(crate) const ALL: &[Fault] = &[
     fault!("F25", "loss, repeats, reordering, jitter", 2, links::noise),
     fault!("F26", "256 kbit/s to a follower", 1, links::slow),
     fault!("F29", "a link flaps every second", 1, links::flap),
-    fault!("F31", "storm of leadership transfers", 1, absent::transfers),
+    fault!("F31", "storm of leadership transfers", 1, transfers::storm),
     fault!("F33", "mixed versions", 1, absent::versions),
 ];
 
@@ -97,10 +98,6 @@ mod absent {
 
     pub(super) async fn panics(_: &mut Arena, _: Instant) -> Result<Fired, String> {
         Ok(skipped("the server has no points at which it can be told to panic"))
-    }
-
-    pub(super) async fn transfers(_: &mut Arena, _: Instant) -> Result<Fired, String> {
-        Ok(skipped("the server has no command yet that transfers leadership"))
     }
 
     pub(super) async fn versions(_: &mut Arena, _: Instant) -> Result<Fired, String> {
