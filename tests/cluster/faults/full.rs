@@ -73,12 +73,13 @@ pub(super) async fn fill(arena: &mut Arena, until: Instant) -> Result<Fired, Str
         }
         let said = arena.nodes.log(node)[said_before..].to_owned();
         let ended = arena.nodes.ended(node);
+        // Before anything is judged: a node that is to be healed needs room.
+        fs::remove_file(data.join(BALLAST)).map_err(|error| error.to_string())?;
         let told = is_told(&said);
         fired += u64::from(told);
         if ended.is_some() && !told {
             return Err(format!("node {node} ended ({ended:?}) without saying that its disk is full: {said}"));
         }
-        fs::remove_file(data.join(BALLAST)).map_err(|error| error.to_string())?;
         if !arena.nodes.runs(node) {
             arena.nodes.start(node);
         }
@@ -91,7 +92,7 @@ pub(super) async fn fill(arena: &mut Arena, until: Instant) -> Result<Fired, Str
 
 /// Whether a node says that its disk is full.
 fn is_told(said: &str) -> bool {
-    said.contains("No space left") || said.contains("os error 28")
+    ["No space left", "os error 28", "StorageFull"].iter().any(|words| said.contains(words))
 }
 
 fn fill_up_more(data: &Path) {
