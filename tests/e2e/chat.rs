@@ -11,42 +11,8 @@
 use rove_client::ids::{ConversationId, Seq};
 use rove_client::{Client, Conversation, Outcome, StoreLocation};
 use rove_tests::people::{self, alice_and_bob};
+use rove_tests::talk::{holds, say, texts};
 use rove_tests::{Server, within_patience};
-
-/// Waits until `conversation` holds everything up to `seq`.
-async fn holds(conversation: &Conversation, seq: Seq) {
-    let mut updates = conversation.updates();
-    within_patience(&format!("holding {seq}"), async {
-        while conversation.cursor() < seq {
-            updates.changed().await.expect("the client lives");
-        }
-    })
-    .await;
-}
-
-/// The texts of the messages in the store, in the order of the log, after checking that the seqs are dense.
-async fn texts(conversation: &Conversation) -> Vec<String> {
-    let events = conversation.events_after(Seq(0), 10_000).await.expect("the store reads");
-    for (index, event) in events.iter().enumerate() {
-        assert_eq!(event.seq, Seq(index as u64 + 1), "seqs are dense");
-    }
-    let mut texts = Vec::new();
-    for event in &events {
-        if event.event.post_no.0 > 0 {
-            texts.push(event.text().expect("UTF-8").to_owned());
-        }
-    }
-    texts
-}
-
-/// Posts and waits for the acknowledgement.
-async fn say(conversation: &Conversation, text: &str) -> Seq {
-    let handle = conversation.post(text).await.expect("the outbox has room");
-    match within_patience("the acknowledgement", handle.outcome()).await.expect("the client lives") {
-        Outcome::Posted { seq, .. } => seq,
-        Outcome::Refused(code) => panic!("{text:?} was refused: {code}"),
-    }
-}
 
 async fn both_open(alice: &Client, bob: &Client, id: ConversationId) -> (Conversation, Conversation) {
     let (a, b) = tokio::join!(alice.open_conversation(id), bob.open_conversation(id));

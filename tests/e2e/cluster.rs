@@ -12,38 +12,9 @@ use std::collections::BTreeSet;
 use rove_client::ids::Seq;
 use rove_client::{Client, ConnectionState, Conversation, Outcome, PostHandle};
 use rove_tests::people::sign_up;
+use rove_tests::talk::{holds, say, texts};
 use rove_tests::{Cluster, within_patience};
 use serde_json::Value;
-
-/// Posts and waits for the acknowledgement.
-async fn say(conversation: &Conversation, text: &str) -> Seq {
-    let handle = conversation.post(text).await.expect("the outbox has room");
-    match within_patience("the acknowledgement", handle.outcome()).await.expect("the client lives") {
-        Outcome::Posted { seq, .. } => seq,
-        Outcome::Refused(code) => panic!("{text:?} was refused: {code}"),
-    }
-}
-
-/// Waits until `conversation` holds everything up to `seq`.
-async fn holds(conversation: &Conversation, seq: Seq) {
-    let mut updates = conversation.updates();
-    within_patience(&format!("holding {seq}"), async {
-        while conversation.cursor() < seq {
-            updates.changed().await.expect("the client lives");
-        }
-    })
-    .await;
-}
-
-/// The texts of the messages in the store, in the order of the log, after checking that the seqs are dense.
-async fn texts(conversation: &Conversation) -> Vec<String> {
-    let events = conversation.events_after(Seq(0), 100_000).await.expect("the store reads");
-    for (event, seq) in events.iter().zip(1..) {
-        assert_eq!(event.seq, Seq(seq), "seqs are dense");
-    }
-    let posts = events.iter().filter(|event| event.event.post_no.0 > 0);
-    posts.map(|event| event.text().expect("UTF-8").to_owned()).collect()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_node_serves_any_session() {

@@ -14,6 +14,7 @@ use rove_client::registry::{EventKind, Role, StreamMode, StreamType};
 use rove_client::{Client, Conversation, Outcome, PostHandle};
 use rove_protocol::message::{Body as _, ConversationDown, InboxDown, InboxOpen, MembersChanged, Message as _, Open};
 use rove_tests::raw::{Raw, RawStream};
+use rove_tests::talk::holds;
 use rove_tests::{Server, http3, people, within_patience};
 
 /// More than three members of whom more than three are there.
@@ -67,16 +68,6 @@ async fn said(handles: Vec<PostHandle>) -> Seq {
         }
     }
     last
-}
-
-async fn holds(conversation: &Conversation, seq: Seq) {
-    let mut updates = conversation.updates();
-    within_patience(&format!("holding {seq}"), async {
-        while conversation.cursor() < seq {
-            updates.changed().await.expect("the client lives");
-        }
-    })
-    .await;
 }
 
 /// The events held, by seq, byte for byte.

@@ -13,6 +13,7 @@ pub mod http3;
 pub mod people;
 pub mod raw;
 pub mod server;
+pub mod talk;
 
 pub use cluster::Cluster;
 pub use people::{alice_and_bob, sign_up};
