@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::status::Status;
 use super::{Drain, Failure, SOCKET, TransferLeader};
 use crate::leaving::{DrainProgress, Drainer};
-use crate::nodes::{HandOverError, Nodes};
+use crate::nodes::{Nodes, TransferError};
 
 /// What handlers hold.
 #[derive(Clone)]
@@ -107,8 +107,8 @@ async fn transfer_leader(State(admin): State<Admin>, Json(body): Json<TransferLe
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => {
             let status = match error {
-                HandOverError::UnknownPartition(_) | HandOverError::UnknownNode { .. } => StatusCode::NOT_FOUND,
-                HandOverError::NoLeader(_) | HandOverError::Refused(_) => StatusCode::CONFLICT,
+                TransferError::UnknownPartition(_) | TransferError::UnknownNode { .. } => StatusCode::NOT_FOUND,
+                TransferError::NoLeader(_) | TransferError::Refused(_) => StatusCode::CONFLICT,
             };
             failure(status, error.to_string())
         }

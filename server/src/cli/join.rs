@@ -12,7 +12,7 @@ use super::members::{self, Members, Transport};
 use super::run::RunError;
 use crate::cluster::{self, Cluster, ClusterConfig, ClusterRunner};
 use crate::edge::{Hub, HubConfig};
-use crate::node::{NoPeers, Node, NodeConfig, NodeRunner, Opened, Sinks, StartError, inbox};
+use crate::node::{Node, NodeConfig, NodeRunner, Opened, Sinks, StartError, inbox};
 use crate::storage::formation::FormationFile;
 
 /// A node that runs, and who stops it.
@@ -20,8 +20,6 @@ pub(super) struct Joined {
     pub(super) hub: Arc<Hub>,
     pub(super) node: Node,
     pub(super) runner: NodeRunner,
-    /// How often it was started with its data directory.
-    pub(super) boot: u64,
     /// The other nodes, if there are any.
     pub(super) cluster: Option<JoinedCluster>,
 }
@@ -48,11 +46,8 @@ pub(super) async fn join(config: &Config) -> Result<Joined, RunError> {
     let sinks = Sinks { effects: hub.clone(), directory: hub.clone() };
     let node_config = NodeConfig { partitions: config.partitions, ..NodeConfig::new(&config.data_dir, config.node()) };
     let Some(section) = &config.cluster else {
-        let opened = Opened::open(node_config)?;
-        let boot = opened.identity().incarnation;
-        let (_, nobody) = inbox();
-        let (node, runner) = opened.start(sinks, Arc::new(NoPeers), nobody)?;
-        return Ok(Joined { hub, node, runner, boot, cluster: None });
+        let (node, runner) = Node::start(node_config, sinks)?;
+        return Ok(Joined { hub, node, runner, cluster: None });
     };
     join_cluster(config, section, node_config, sinks, hub).await
 }
@@ -92,5 +87,5 @@ async fn join_cluster(
     members.formed().await;
     let (node, node_runner) = opened.start(sinks, Arc::new(Transport(transport.clone())), mail)?;
     let cluster = Some(JoinedCluster { transport, members, runner });
-    Ok(Joined { hub, node, runner: node_runner, boot: incarnation, cluster })
+    Ok(Joined { hub, node, runner: node_runner, cluster })
 }

@@ -69,11 +69,8 @@ impl Members {
         let mut formed = self.formed.subscribe();
         loop {
             tokio::select! {
-                done = formed.wait_for(|formed| *formed) => {
-                    // The sender is ours: it is there as long as we are.
-                    let _ = done;
-                    return;
-                }
+                // The sender is ours: it is there as long as we are.
+                _ = formed.wait_for(|formed| *formed) => return,
                 () = tokio::time::sleep(SAY_EVERY) => {
                     let missing: BTreeSet<u64> = self.formation.lock().missing().iter().map(|node| node.0).collect();
                     tracing::info!(?missing, "waiting for the other nodes, to form the cluster");

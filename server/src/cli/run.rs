@@ -96,12 +96,12 @@ pub(super) fn run(config: &Config, ready_file: Option<&Path>, announce: Announce
             // Nothing runs yet that would have to be drained.
             () = signals.next() => return Ok(()),
         };
-        let Joined { hub, node, runner, boot, cluster } = joined;
+        let Joined { hub, node, runner, cluster } = joined;
         let (transport, connected) = match cluster {
             Some(cluster) => (Some(cluster.transport), Some((cluster.members, cluster.runner))),
             None => (None, None),
         };
-        let parts = Parts { hub, node, boot, transport, quic, sessions, udp, tcp, tcp_tls, pin: identity.pin() };
+        let parts = Parts { hub, node, transport, quic, sessions, udp, tcp, tcp_tls, pin: identity.pin() };
         let running = Running::start(config, parts)?;
         if let Some((members, _)) = &connected {
             members.running(running.nodes.clone());
@@ -121,7 +121,6 @@ pub(super) fn run(config: &Config, ready_file: Option<&Path>, announce: Announce
 struct Parts {
     hub: Arc<Hub>,
     node: Node,
-    boot: u64,
     transport: Option<Cluster>,
     quic: quinn::ServerConfig,
     sessions: Arc<SessionStore>,
@@ -156,7 +155,7 @@ struct Listening {
 
 impl Running {
     fn start(config: &Config, parts: Parts) -> Result<Self, RunError> {
-        let Parts { hub, node, boot, transport, quic, sessions, udp, tcp, tcp_tls, pin } = parts;
+        let Parts { hub, node, transport, quic, sessions, udp, tcp, tcp_tls, pin } = parts;
         let shutdown = CancellationToken::new();
         let quic_address = udp.local_addr().map_err(system("the UDP socket has no address"))?;
         let https_address = tcp.local_addr().map_err(system("the TCP socket has no address"))?;
@@ -170,7 +169,6 @@ impl Running {
             region: config.region.clone(),
             pins: std::iter::once(pin.clone()).chain(config.next_pins.iter().cloned()).collect(),
             full_sessions: config.max_connections,
-            boot,
         };
         let nodes = Nodes::new(node.clone(), about, hub.stats().clone(), Arc::default(), transport);
         let api_config = ApiConfig {

@@ -91,7 +91,6 @@ impl Server {
             region: "north".to_owned(),
             pins: vec!["pin".to_owned()],
             full_sessions: 100,
-            boot: 1,
         };
         let leaving = Arc::new(Leaving::default());
         let nodes = Nodes::new(node, about, Arc::new(EdgeStats::default()), leaving.clone(), None);

@@ -47,6 +47,8 @@ pub(super) enum Phase {
 /// What the node's threads and its handles share.
 pub(super) struct Shared {
     pub(super) id: NodeId,
+    /// How often it was started with its data directory, this time included.
+    pub(super) boot: u64,
     pub(super) partitions: u16,
     pub(super) queue_commands: usize,
     pub(super) queue_bytes: usize,
@@ -107,6 +109,11 @@ impl Node {
     /// This node.
     pub fn id(&self) -> NodeId {
         self.0.shared.id
+    }
+
+    /// How often this node was started with its data directory, this time included.
+    pub fn boot(&self) -> u64 {
+        self.0.shared.boot
     }
 
     /// Conversation partitions of the cluster.

@@ -119,6 +119,7 @@ fn run(opened: Opened, sinks: Sinks, peers: Arc<dyn Peers>, mail: PeerMail) -> R
     let stats = Arc::new(NodeStats::default());
     let shared = Arc::new(Shared {
         id: config.node_id,
+        boot: identity.incarnation,
         partitions: config.partitions,
         queue_commands: config.queue_commands,
         queue_bytes: config.queue_bytes,

@@ -43,8 +43,6 @@ pub struct About {
     pub pins: Vec<String>,
     /// Sessions at which the node calls itself full.
     pub full_sessions: usize,
-    /// How often it was started with its data directory.
-    pub boot: u64,
 }
 
 /// The last answer of a node.
@@ -71,7 +69,7 @@ pub struct Seen {
 
 /// Why the leadership of a partition has not moved, in words for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HandOverError {
+pub enum TransferError {
     /// There is no such partition.
     #[error("{0}")]
     UnknownPartition(String),
@@ -226,7 +224,7 @@ impl Nodes {
             ready: self.node.is_ready(),
             draining: self.leaving.is_draining(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            boot: self.about.boot,
+            boot: self.node.boot(),
             partitions: replicas.collect(),
         }
     }
@@ -285,29 +283,29 @@ impl Nodes {
     /// Hands the leadership of a partition to node `to`, whichever node has it.
     ///
     /// # Errors
-    /// [`HandOverError`].
-    pub async fn hand_over(&self, partition: PartitionId, to: NodeId) -> Result<(), HandOverError> {
+    /// [`TransferError`].
+    pub async fn hand_over(&self, partition: PartitionId, to: NodeId) -> Result<(), TransferError> {
         let known: Vec<NodeId> = self.seen().iter().map(|seen| seen.node).collect();
         if !known.contains(&to) {
             let known = known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            return Err(HandOverError::UnknownNode { node: to, known });
+            return Err(TransferError::UnknownNode { node: to, known });
         }
         let leader = match self.node.hand_over(partition, to).await {
             Ok(()) => return Ok(()),
             Err(MoveError::Refused(HandoverError::NotLeader { leader: Some(leader) })) => leader,
             Err(MoveError::Refused(HandoverError::NotLeader { leader: None })) => {
-                return Err(HandOverError::NoLeader(partition));
+                return Err(TransferError::NoLeader(partition));
             }
             Err(error @ MoveError::UnknownPartition { .. }) => {
-                return Err(HandOverError::UnknownPartition(error.to_string()));
+                return Err(TransferError::UnknownPartition(error.to_string()));
             }
-            Err(error) => return Err(HandOverError::Refused(error.to_string())),
+            Err(error) => return Err(TransferError::Refused(error.to_string())),
         };
         if leader == to {
-            return Err(HandOverError::Refused(HandoverError::Leads(to).to_string()));
+            return Err(TransferError::Refused(HandoverError::Leads(to).to_string()));
         }
-        let refused = |why: String| HandOverError::Refused(format!("node {leader} leads partition {partition}: {why}"));
-        let Some(cluster) = &self.cluster else { return Err(HandOverError::NoLeader(partition)) };
+        let refused = |why: String| TransferError::Refused(format!("node {leader} leads partition {partition}: {why}"));
+        let Some(cluster) = &self.cluster else { return Err(TransferError::NoLeader(partition)) };
         let question = Question::HandOver(HandOver { partition, to }).encode();
         let answer = cluster.call(leader, question).await.map_err(|error| refused(error.to_string()))?;
         match report::understood::<Result<(), String>>(&answer) {
