@@ -9,7 +9,8 @@
 //! - [`fanout`] says who is told of an event, [`presence`] who is there, [`discovery`] which node to try first;
 //! - [`replica`] drives one replica of a partition's raft group, and makes entries of what queued up; [`routing`] gets commands from
 //!   the node they were proposed on to the one that leads, and [`lane`] joins the two: one partition on one node;
-//! - [`formation`] makes one cluster of empty nodes, and notices a data directory that is not what it was;
+//! - [`formation`] makes one cluster of empty nodes, and notices a data directory that is not what it was; [`membership`] is how its
+//!   nodes change from then on;
 //! - [`placement`] says which partition a conversation lives in.
 
 pub mod command;
@@ -19,6 +20,7 @@ pub mod discovery;
 pub mod fanout;
 pub mod formation;
 pub mod lane;
+pub mod membership;
 pub mod placement;
 pub mod presence;
 pub mod replica;

@@ -88,6 +88,9 @@ impl<D: DirectoryState> DirectoryWriter<D> {
                 }
             }
             DirectoryEffect::DeviceRevoked(device) => self.sink.device_revoked(device),
+            DirectoryEffect::Members(ref map) => {
+                self.shared.members.said.send_replace(Some(Arc::new(map.clone())));
+            }
             DirectoryEffect::OutboxGrew => {
                 let _ = self.gates.try_send(());
             }

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, oneshot};
 use super::admission::Admission;
 use super::config::NodeConfig;
 use super::error::{CallError, FatalError, ProposeError, StartError};
+use super::members::SharedMembers;
 use super::peers::{NoPeers, inbox};
 use super::read_pool::ReadPool;
 use super::replica_thread::{HandoverRequest, Proposal, ReadRequest};
@@ -62,6 +63,7 @@ pub(super) struct Shared {
     pub(super) killed: AtomicBool,
     /// Newest status of each replica, refreshed with every tick.
     pub(super) status: Mutex<Vec<PartitionStats>>,
+    pub(super) members: SharedMembers,
 }
 
 impl Shared {

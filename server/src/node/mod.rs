@@ -25,6 +25,7 @@ mod handle;
 mod handover;
 mod log_writer;
 mod machine;
+mod members;
 mod peers;
 mod raft_logger;
 mod read_pool;

@@ -217,6 +217,7 @@ impl ReplicaThread {
         // After a stall the missed ticks are not made up for: a leader would step down for a pause that nobody noticed.
         self.progress.next_tick = now + self.timing.tick;
         self.lanes.iter_mut().for_each(Lane::tick);
+        self.follow_members();
         self.flush_if_due(now);
         self.show_status();
         // A node that has applied everything already hears of nothing more that it could apply.

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
-use rove_core::directory::DirectoryError;
+use rove_core::directory::{DirectoryError, DirectoryRead as _};
 use rove_core::lane::Lane;
 use rove_core::replica::{Recovered, Replica, ReplicaConfig, member_of};
 use rove_protocol::ids::PartitionId;
@@ -22,6 +22,7 @@ use super::error::StartError;
 use super::flusher::Flusher;
 use super::handle::{DIRECTORY, Inner, Node, NodeRunner, Phase, Shared};
 use super::machine::{Applier, DirectoryState as _, SqlDirectory};
+use super::members::SharedMembers;
 use super::peers::{PeerMail, Peers};
 use super::read_pool::DirectoryReader;
 use super::replica_thread::{CREDITS, HANDOVERS, Progress, READS, REPORTS, ReplicaThread, Timing, Writers};
@@ -117,6 +118,8 @@ fn run(opened: Opened, sinks: Sinks, peers: Arc<dyn Peers>, mail: PeerMail) -> R
     let Opened { config, lock, identity, log, watermark, synced, state, machines, directory, mut readers, lanes } =
         opened;
     let stats = Arc::new(NodeStats::default());
+    let gates_reader = readers.pop().ok_or_else(|| StartError::Config("read_threads".to_owned()))?;
+    let members = gates_reader.members().map_err(|error| StartError::Directory(error.to_string()))?;
     let shared = Arc::new(Shared {
         id: config.node_id,
         boot: identity.incarnation,
@@ -130,10 +133,10 @@ fn run(opened: Opened, sinks: Sinks, peers: Arc<dyn Peers>, mail: PeerMail) -> R
         phase_entered: Notify::new(),
         killed: AtomicBool::new(false),
         status: Mutex::new(Vec::new()),
+        members: SharedMembers::new(members),
     });
     let (log, state, synced) = (Arc::new(log), Arc::new(state), Arc::new(Mutex::new(synced)));
     let mut supervisor = Supervisor::new(Arc::clone(&shared));
-    let gates_reader = readers.pop().ok_or_else(|| StartError::Config("read_threads".to_owned()))?;
     let reads = read_pool::start(&mut supervisor, &state, readers, &stats)?;
 
     // Room for everything that admission lets through.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::handle::Handle;
 use super::rows::Digest;
 use crate::command::{Actor, CommandError, Origin};
+use crate::membership::MemberMap;
 use crate::versioned;
 
 /// The version every command begins with on disk.
@@ -116,6 +117,12 @@ pub enum DirectoryCommand {
         /// The number of the newest of them.
         number: u64,
     },
+    /// Changes who the nodes of the cluster are. Answered with [`DirectoryOutcome::Done`], or [`DirectoryOutcome::Overtaken`] if it does
+    /// not follow the map there is.
+    ChangeMembers {
+        /// The next map, as a whole.
+        map: MemberMap,
+    },
 }
 
 impl DirectoryCommand {
@@ -167,6 +174,8 @@ pub enum DirectoryOutcome {
     Done,
     /// Nothing was changed (but a family of tokens may have been ended).
     Failed(ErrorCode),
+    /// Nothing was changed: the map of members is another one by now. Make the change anew from that.
+    Overtaken,
 }
 
 /// What the machine says while applying, in order. To be acted on after the transaction is committed.
@@ -185,4 +194,6 @@ pub enum DirectoryEffect {
     OutboxGrew,
     /// Every gate up to this number has left the outbox.
     GatesDone(u64),
+    /// The nodes of the cluster are these now.
+    Members(MemberMap),
 }

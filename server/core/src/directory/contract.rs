@@ -20,6 +20,8 @@ use super::rows::{
 };
 use super::store::{DirectoryRead, DirectoryStore, DirectoryTx};
 use crate::command::{Actor, Batch, Envelope, Gate, Origin};
+use crate::formation::StoreId;
+use crate::membership::MemberMap;
 
 /// Runs everything against stores that `make` makes, each empty.
 pub fn suite<S: DirectoryStore>(make: impl Fn() -> S) {
@@ -31,6 +33,7 @@ pub fn suite<S: DirectoryStore>(make: impl Fn() -> S) {
     tokens_go_with_their_family_and_their_device(&mut make());
     what_expired_goes_first_come_first_gone(&mut make());
     the_outbox_empties_from_the_front(&mut make());
+    the_map_of_members_is_one_row(&mut make());
     numbers_keep_all_their_bits(&mut make());
     the_machine_says_and_keeps_the_same_as_in_memory(&mut make());
 }
@@ -281,6 +284,25 @@ fn numbers_keep_all_their_bits<S: DirectoryStore>(store: &mut S) {
     assert_eq!(meta_of(store), meta);
 }
 
+/// Three founders.
+fn founded() -> MemberMap {
+    let store = |node: u8| (NodeId(u64::from(node)), StoreId([node; 16]));
+    MemberMap::founded(&(1..=3).map(store).collect())
+}
+
+fn the_map_of_members_is_one_row<S: DirectoryStore>(store: &mut S) {
+    assert_eq!(read(store, |rows| rows.members()), None, "nothing has changed since the forming");
+    let first = founded().replace(NodeId(3), StoreId([9; 16]), None).unwrap();
+    let second = first.add(NodeId(4), StoreId([4; 16]), "four.example:7684").unwrap();
+    for map in [first, second] {
+        write(store, |tx| {
+            tx.put_members(&map).unwrap();
+            assert_eq!(tx.members().unwrap().as_ref(), Some(&map));
+        });
+        assert_eq!(read(store, |rows| rows.members()), Some(map));
+    }
+}
+
 /// A script of everything the directory does, run on the store and in memory side by side.
 fn the_machine_says_and_keeps_the_same_as_in_memory<S: DirectoryStore>(store: &mut S) {
     let mut memory = MemoryDirectory::default();
@@ -310,6 +332,8 @@ fn the_machine_says_and_keeps_the_same_as_in_memory<S: DirectoryStore>(store: &m
         DirectoryCommand::SuspendAccount { account: AccountId(2) },
         DirectoryCommand::GateDone { number: 1 },
         DirectoryCommand::RestoreAccount { account: AccountId(2) },
+        DirectoryCommand::ChangeMembers { map: founded().leave(NodeId(3)).unwrap() },
+        DirectoryCommand::ChangeMembers { map: founded().leave(NodeId(2)).unwrap() },
     ];
     let (mut said, mut said_in_memory) = (Vec::new(), Vec::new());
     for (command, index) in script.iter().zip(1..) {
@@ -331,9 +355,11 @@ fn the_machine_says_and_keeps_the_same_as_in_memory<S: DirectoryStore>(store: &m
         assert_eq!(read(store, |rows| rows.refresh_token(&label)), memory.refresh_token(&label).unwrap());
     }
     assert_eq!(read(store, |rows| rows.outbox(9)), memory.outbox(9).unwrap());
+    assert_eq!(read(store, |rows| rows.members()), Some(founded().leave(NodeId(3)).unwrap()));
     // Not everything may have failed alike.
     let done = said.iter().filter(|effect| {
-        matches!(effect, DirectoryEffect::Answer { outcome, .. } if !matches!(outcome, DirectoryOutcome::Failed(_)))
+        use DirectoryOutcome::{Failed, Overtaken};
+        matches!(effect, DirectoryEffect::Answer { outcome, .. } if !matches!(outcome, Failed(_) | Overtaken))
     });
-    assert_eq!(done.count(), 10);
+    assert_eq!(done.count(), 11);
 }

@@ -16,6 +16,7 @@ use super::rows::{AccountRow, AccountState, DeviceRow, Meta, OutboxRow};
 use super::store::{DirectoryRead, DirectoryTx};
 use super::{DEVICES, PURGED_PER_COMMAND};
 use crate::command::{Actor, Batch, Gate};
+use crate::membership::MemberMap;
 
 /// Applies the directory's log. Holds nothing but the counters of the last applied entry.
 #[derive(Debug, Clone)]
@@ -137,7 +138,17 @@ impl<T: DirectoryTx + ?Sized> Step<'_, T> {
                 self.effects.push(DirectoryEffect::GatesDone(number));
                 Ok(DirectoryOutcome::Done)
             }
+            DirectoryCommand::ChangeMembers { map } => self.change_members(map),
         }
+    }
+
+    fn change_members(&mut self, map: MemberMap) -> Result<DirectoryOutcome, DirectoryError> {
+        if !map.may_follow(self.tx.members()?.as_ref()) {
+            return Ok(DirectoryOutcome::Overtaken);
+        }
+        self.tx.put_members(&map)?;
+        self.effects.push(DirectoryEffect::Members(map));
+        Ok(DirectoryOutcome::Done)
     }
 
     /// The account and device if both may act, or why not.

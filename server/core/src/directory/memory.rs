@@ -9,6 +9,7 @@ use super::rows::{
     AccessTokenRow, AccountRow, DeviceRow, Digest, FamilyId, IdempotencyRow, Meta, OutboxRow, RefreshTokenRow,
 };
 use super::store::{DirectoryRead, DirectoryStore, DirectoryTx};
+use crate::membership::MemberMap;
 
 /// A directory in memory. Used as a transaction directly, it has no way back; through
 /// [`DirectoryStore::transaction`] it has.
@@ -22,6 +23,7 @@ pub struct MemoryDirectory {
     refresh: BTreeMap<Digest, RefreshTokenRow>,
     idempotency: BTreeMap<Digest, IdempotencyRow>,
     outbox: BTreeMap<u64, OutboxRow>,
+    members: Option<MemberMap>,
 }
 
 impl DirectoryRead for MemoryDirectory {
@@ -52,6 +54,9 @@ impl DirectoryRead for MemoryDirectory {
     }
     fn outbox(&self, limit: usize) -> Result<Vec<OutboxRow>, DirectoryError> {
         Ok(self.outbox.values().take(limit).cloned().collect())
+    }
+    fn members(&self) -> Result<Option<MemberMap>, DirectoryError> {
+        Ok(self.members.clone())
     }
 }
 
@@ -88,6 +93,10 @@ impl DirectoryTx for MemoryDirectory {
     }
     fn put_outbox(&mut self, row: &OutboxRow) -> Result<(), DirectoryError> {
         self.outbox.insert(row.number, row.clone());
+        Ok(())
+    }
+    fn put_members(&mut self, map: &MemberMap) -> Result<(), DirectoryError> {
+        self.members = Some(map.clone());
         Ok(())
     }
     fn remove_outbox(&mut self, number: u64) -> Result<(), DirectoryError> {

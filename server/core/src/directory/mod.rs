@@ -1,4 +1,5 @@
-//! The directory: accounts, their devices and their tokens, as one replicated relational state (partition 0).
+//! The directory: accounts, their devices and their tokens, and who the nodes of the cluster are, as one replicated relational state
+//! (partition 0).
 //!
 //! A [`DirectoryMachine`] applies the directory's log to whatever stands behind [`DirectoryTx`]: SQLite on a node, a
 //! few maps in the tests. It is closed (D8): it reads only the rows, the command and the entry's time. Everything that

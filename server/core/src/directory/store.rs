@@ -6,6 +6,7 @@ use super::error::DirectoryError;
 use super::rows::{
     AccessTokenRow, AccountRow, DeviceRow, Digest, FamilyId, IdempotencyRow, Meta, OutboxRow, RefreshTokenRow,
 };
+use crate::membership::MemberMap;
 
 /// Reads. All are point look-ups or bounded.
 pub trait DirectoryRead {
@@ -31,6 +32,8 @@ pub trait DirectoryRead {
     fn idempotency(&self, key: &Digest) -> Result<Option<IdempotencyRow>, DirectoryError>;
     /// The oldest rows of the outbox, by ascending number, at most `limit`.
     fn outbox(&self, limit: usize) -> Result<Vec<OutboxRow>, DirectoryError>;
+    /// Who the nodes of the cluster are; nothing while they are those that it was formed with.
+    fn members(&self) -> Result<Option<MemberMap>, DirectoryError>;
 }
 
 /// Reads and writes of one transaction; reads see its own writes. A row replaces the one with the same key.
@@ -49,6 +52,8 @@ pub trait DirectoryTx: DirectoryRead {
     fn put_idempotency(&mut self, row: &IdempotencyRow) -> Result<(), DirectoryError>;
     /// Writes a row of the outbox.
     fn put_outbox(&mut self, row: &OutboxRow) -> Result<(), DirectoryError>;
+    /// Writes who the nodes of the cluster are.
+    fn put_members(&mut self, map: &MemberMap) -> Result<(), DirectoryError>;
     /// Removes the rows of the outbox up to `number`.
     fn remove_outbox(&mut self, number: u64) -> Result<(), DirectoryError>;
     /// Removes every token of a family.

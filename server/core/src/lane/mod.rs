@@ -5,6 +5,7 @@
 //! takes it once → the batcher makes an entry of what queued up → raft → applied on every node, and answered on its own.
 
 mod handover;
+mod members;
 mod reads;
 #[cfg(test)]
 mod tests;

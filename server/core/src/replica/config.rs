@@ -25,6 +25,13 @@ pub fn node_of(member: GroupMember) -> NodeId {
     NodeId(member & ((1 << NODE_BITS) - 1))
 }
 
+/// How often a replica's node was rebuilt before it.
+#[must_use]
+pub fn rebuild_of(member: GroupMember) -> u32 {
+    // What is left are 32 bits.
+    u32::try_from(member >> NODE_BITS).unwrap_or(u32::MAX)
+}
+
 /// Heartbeats are sent every so many ticks: twice in the shortest time that makes anybody suspicious would be too tight, five
 /// times lets four be lost.
 const HEARTBEAT_TICKS: usize = 2;
@@ -108,6 +115,7 @@ mod tests {
     fn a_replica_names_its_node_however_often_it_was_rebuilt() {
         for (node, rebuild) in [(1, 0), (7, 3), (u64::from(u32::MAX), u32::MAX)] {
             assert_eq!(node_of(member_of(NodeId(node), rebuild)), NodeId(node));
+            assert_eq!(rebuild_of(member_of(NodeId(node), rebuild)), rebuild);
         }
         assert_eq!(member_of(NodeId(3), 0), 3);
         assert!(member_of(NodeId(3), 1) > member_of(NodeId(u64::from(u32::MAX)), 0));

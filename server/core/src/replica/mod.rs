@@ -30,12 +30,12 @@ mod outputs;
 #[cfg(test)]
 mod tests;
 
-pub use config::{GroupMember, ReplicaConfig, member_of, node_of};
+pub use config::{GroupMember, ReplicaConfig, member_of, node_of, rebuild_of};
 pub use driver::Replica;
 pub use driver::members::MemberChange;
 pub use error::{MembersError, MessageError, ProposeError, ReplicaError, SnapshotError, StepError};
 pub use memory_log::{Recovered, Truncated};
 pub use message::PeerMessage;
-pub use outputs::{Committed, Install, Membership, Outputs, Persist, ReplicaRole, ReplicaStatus};
+pub use outputs::{Committed, Group, Install, Membership, Outputs, Persist, Progress, ReplicaRole, ReplicaStatus};
 // For the storage of the log only.
 pub use raft::eraftpb::{ConfState, Entry as LogEntry, HardState};

@@ -31,6 +31,28 @@ pub enum Membership {
     Removed,
 }
 
+/// Who is in a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Group {
+    /// Those that vote.
+    pub voters: Vec<GroupMember>,
+    /// Those that are sent everything and do not vote.
+    pub learners: Vec<GroupMember>,
+    /// A change of the voters is half done; it ends by itself.
+    pub joint: bool,
+}
+
+/// How a leader sees a replica of its group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The last index that it is known to have.
+    pub matched: u64,
+    /// It has answered lately.
+    pub active: bool,
+    /// It lacks so little that it may vote.
+    pub caught_up: bool,
+}
+
 /// A state that came from a peer, and takes the place of this replica's. See [`Outputs::install`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Install {

@@ -70,6 +70,11 @@ const STEPS: &[&str] = &[
         kind INTEGER NOT NULL,
         subject INTEGER NOT NULL
      ) STRICT;",
+    // 2: who the nodes of the cluster are.
+    "CREATE TABLE members (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        map BLOB NOT NULL
+     ) STRICT;",
 ];
 
 /// Takes the steps the file has not seen, all or none.

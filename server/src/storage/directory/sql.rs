@@ -7,6 +7,8 @@ use rove_core::directory::{
     AccessTokenRow, AccountRow, AccountState, DeviceRow, Digest, DirectoryError, DirectoryRead, DirectoryTx, FamilyId,
     IdempotencyRow, Meta, OutboxRow, RefreshTokenRow,
 };
+use rove_core::membership::MemberMap;
+use rove_core::versioned::VersionedError;
 use rove_protocol::ids::{AccountId, DeviceId};
 use rusqlite::types::{FromSqlError, Type};
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, Transaction, params};
@@ -233,6 +235,12 @@ impl<C: Deref<Target = Connection>> DirectoryRead for DirectoryRows<C> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.all("SELECT number, kind, subject FROM outbox ORDER BY number LIMIT ?1", [limit], outbox)
     }
+
+    fn members(&self) -> Result<Option<MemberMap>, DirectoryError> {
+        let bytes = self.one("SELECT map FROM members", [], |row| row.get::<_, Vec<u8>>(0))?;
+        let corrupt = |error: VersionedError| DirectoryError::Corrupt(format!("members: {error}"));
+        bytes.map(|bytes| MemberMap::decode(&bytes).map_err(corrupt)).transpose()
+    }
 }
 
 impl DirectoryTx for DirectoryRows<Transaction<'_>> {
@@ -314,6 +322,10 @@ impl DirectoryTx for DirectoryRows<Transaction<'_>> {
             Gate::AccountRestored(account) => (3, account.0),
         };
         self.execute("INSERT OR REPLACE INTO outbox VALUES (?1, ?2, ?3)", params![sql(row.number), kind, sql(subject)])
+    }
+
+    fn put_members(&mut self, map: &MemberMap) -> Result<(), DirectoryError> {
+        self.execute("INSERT OR REPLACE INTO members VALUES (1, ?1)", [map.encode()])
     }
 
     fn remove_outbox(&mut self, number: u64) -> Result<(), DirectoryError> {

@@ -9,6 +9,7 @@ use crate::directory::rows::{
     AccessTokenRow, AccountRow, DeviceRow, Digest, FamilyId, IdempotencyRow, Meta, OutboxRow, RefreshTokenRow,
 };
 use crate::directory::store::{DirectoryRead, DirectoryTx};
+use crate::membership::MemberMap;
 
 /// Passes changes on and folds them into the chain.
 pub(super) struct Recorder<'a, T: DirectoryTx + ?Sized> {
@@ -30,6 +31,7 @@ enum Change {
     RemoveTokensOf,
     Purge,
     Meta,
+    Members,
 }
 
 impl<'a, T: DirectoryTx + ?Sized> Recorder<'a, T> {
@@ -85,6 +87,9 @@ impl<T: DirectoryTx + ?Sized> DirectoryRead for Recorder<'_, T> {
     fn outbox(&self, limit: usize) -> Result<Vec<OutboxRow>, DirectoryError> {
         self.tx.outbox(limit)
     }
+    fn members(&self) -> Result<Option<MemberMap>, DirectoryError> {
+        self.tx.members()
+    }
 }
 
 impl<T: DirectoryTx + ?Sized> DirectoryTx for Recorder<'_, T> {
@@ -114,6 +119,10 @@ impl<T: DirectoryTx + ?Sized> DirectoryTx for Recorder<'_, T> {
     fn put_outbox(&mut self, row: &OutboxRow) -> Result<(), DirectoryError> {
         self.fold(Change::Outbox, row)?;
         self.tx.put_outbox(row)
+    }
+    fn put_members(&mut self, map: &MemberMap) -> Result<(), DirectoryError> {
+        self.fold(Change::Members, map)?;
+        self.tx.put_members(map)
     }
     fn remove_outbox(&mut self, number: u64) -> Result<(), DirectoryError> {
         self.fold(Change::RemoveOutbox, &number)?;

@@ -1,4 +1,4 @@
-use rove_protocol::ids::{AccountId, DeviceId};
+use rove_protocol::ids::{AccountId, DeviceId, NodeId};
 use rove_protocol::registry::ErrorCode;
 
 use super::super::contract::{credentials, entry, sign_up_command, token};
@@ -7,6 +7,8 @@ use super::super::{
     DirectoryRead, IDEMPOTENCY_MS, MemoryDirectory, NewDevice, NewToken, REFRESH_GRACE_MS,
 };
 use crate::command::{Actor, Batch, Envelope, Gate, Origin};
+use crate::formation::StoreId;
+use crate::membership::MemberMap;
 
 const ALICE: AccountId = AccountId(1);
 const PHONE: DeviceId = DeviceId(1);
@@ -302,4 +304,22 @@ fn the_bytes_of_commands_on_disk_are_pinned() {
     for command in [sign_up_command("alice", Some(token("k"))), revoke] {
         assert_eq!(DirectoryCommand::decode(&command.encode()), Ok(command));
     }
+}
+
+#[test]
+fn of_two_changes_of_the_members_made_at_once_one_is_overtaken() {
+    let mut world = World::new();
+    let store = |node: u8| (NodeId(u64::from(node)), StoreId([node; 16]));
+    let founded = MemberMap::founded(&(1..=3).map(store).collect());
+    let change = |map: &MemberMap| DirectoryCommand::ChangeMembers { map: map.clone() };
+    let (one, other) = (founded.leave(NodeId(3)).unwrap(), founded.leave(NodeId(2)).unwrap());
+    let before = world.machine.state_hash();
+    assert_eq!(world.run(&change(&one)), DirectoryOutcome::Done);
+    assert_eq!(world.effects[0], DirectoryEffect::Members(one.clone()));
+    assert_ne!(world.machine.state_hash(), before);
+    assert_eq!(world.run(&change(&other)), DirectoryOutcome::Overtaken);
+    assert_eq!(world.effects.len(), 1, "nobody is told of what was not done");
+    assert_eq!(world.rows.members().unwrap(), Some(one.clone()));
+    assert_eq!(world.run(&change(&one.without_leaving().unwrap())), DirectoryOutcome::Done);
+    assert_eq!(world.run(&change(&founded)), DirectoryOutcome::Overtaken, "it goes back");
 }

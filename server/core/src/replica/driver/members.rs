@@ -16,7 +16,7 @@ use raft::{Changer, ProgressState, StateRole};
 use super::Replica;
 use crate::replica::config::{GroupMember, node_of};
 use crate::replica::error::{MembersError, ReplicaError};
-use crate::replica::outputs::{Membership, Persist};
+use crate::replica::outputs::{Group, Membership, Persist, Progress};
 
 /// Entries a learner may lack when it becomes a voter. Under load the last few are always on their way; more, and a group that has just
 /// lost another voter could commit nothing until they have come.
@@ -125,6 +125,23 @@ impl Replica {
     /// The members of the group, as of the last entry handed out.
     pub fn conf_state(&self) -> &ConfState {
         &self.members.state
+    }
+
+    /// The same without raft's words: who is in the group.
+    pub fn group(&self) -> Group {
+        let state = &self.members.state;
+        Group {
+            voters: state.voters.clone(),
+            learners: state.learners.clone(),
+            joint: !state.voters_outgoing.is_empty() || !state.learners_next.is_empty(),
+        }
+    }
+
+    /// As the leader: how `id` gets on. Nothing is known of one that is not in the group.
+    pub fn member_progress(&self, id: GroupMember) -> Progress {
+        let (matched, active) = self.progress_of(id);
+        let active = active || id == self.config.id;
+        Progress { matched, active, caught_up: self.check_caught_up(id).is_ok() }
     }
 
     /// Whether this replica is one of them.

@@ -1,0 +1,108 @@
+//! What the leader of a group does next, so that the group becomes what the map says.
+
+use rove_protocol::ids::NodeId;
+
+use super::map::MemberMap;
+use crate::replica::{Group, GroupMember, MemberChange, Progress, node_of};
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Propose this change.
+    Change(MemberChange),
+    /// Hand leadership over to this replica's node: the leader itself is to go.
+    HandOver(NodeId),
+}
+
+/// What `me`, the leader of `group`, does next to make it what `map` says; nothing if that is what it is, or if something has to
+/// happen first. `progress` is how the leader sees each replica.
+pub fn next_step(
+    map: &MemberMap,
+    me: GroupMember,
+    group: &Group,
+    progress: impl Fn(GroupMember) -> Progress,
+) -> Option<Step> {
+    // One change at a time: the end of this one is under way.
+    if group.joint {
+        return None;
+    }
+    let sight = Sight { map, me, group, progress };
+    // In this order: who comes is on its way first; who is ready takes its place; only then somebody goes.
+    sight.newcomer().or_else(|| sight.promotion()).or_else(|| sight.departure())
+}
+
+/// Whether `group` is what `map` says.
+pub fn follows(map: &MemberMap, group: &Group) -> bool {
+    let mut wanted: Vec<_> = map.wanted().collect();
+    let mut voters = group.voters.clone();
+    wanted.sort_unstable();
+    voters.sort_unstable();
+    !group.joint && group.learners.is_empty() && voters == wanted
+}
+
+struct Sight<'a, P> {
+    map: &'a MemberMap,
+    me: GroupMember,
+    group: &'a Group,
+    progress: P,
+}
+
+impl<P: Fn(GroupMember) -> Progress> Sight<'_, P> {
+    fn everybody(&self) -> impl Iterator<Item = GroupMember> + '_ {
+        self.group.voters.iter().chain(&self.group.learners).copied()
+    }
+
+    /// A replica that is not in the group yet.
+    fn newcomer(&self) -> Option<Step> {
+        // A later one of its node is there: it is the map that is old.
+        let late = |new: GroupMember| self.everybody().any(|there| node_of(there) == node_of(new) && there >= new);
+        let new = self.map.wanted().find(|new| !late(*new))?;
+        Some(Step::Change(MemberChange::AddLearner(new)))
+    }
+
+    /// A learner that is ready to vote, in the place of its node's last replica if that is still there.
+    fn promotion(&self) -> Option<Step> {
+        let ready = |new: &GroupMember| self.group.learners.contains(new) && (self.progress)(*new).caught_up;
+        let new = self.map.wanted().find(ready)?;
+        let replaced = |old: &&GroupMember| node_of(**old) == node_of(new) && self.map.is_obsolete(**old);
+        match self.group.voters.iter().find(replaced) {
+            Some(old) if *old == self.me => self.hand_over(),
+            Some(old) => Some(Step::Change(MemberChange::Replace { old: *old, new })),
+            None => Some(Step::Change(MemberChange::Promote(new))),
+        }
+    }
+
+    /// A replica that goes without another in its place.
+    fn departure(&self) -> Option<Step> {
+        let obsolete = |old: &&GroupMember| self.map.is_obsolete(**old);
+        if let Some(learner) = self.group.learners.iter().find(obsolete) {
+            return Some(Step::Change(MemberChange::Remove(*learner)));
+        }
+        let old = *self.group.voters.iter().filter(obsolete).find(|old| !self.has_successor(**old))?;
+        if !self.leaves_a_majority(old) {
+            return None;
+        }
+        if old == self.me { self.hand_over() } else { Some(Step::Change(MemberChange::Remove(old))) }
+    }
+
+    /// Whether another replica of its node is about to take its place.
+    fn has_successor(&self, old: GroupMember) -> bool {
+        let of_its_node = |new: &GroupMember| node_of(*new) == node_of(old);
+        self.map.wanted().filter(of_its_node).any(|new| !self.group.voters.contains(&new))
+    }
+
+    /// Whether those that answer can still decide without `old`.
+    fn leaves_a_majority(&self, old: GroupMember) -> bool {
+        let rest = || self.group.voters.iter().filter(|voter| **voter != old);
+        let active = rest().filter(|voter| **voter == self.me || (self.progress)(**voter).active).count();
+        active > rest().count() / 2
+    }
+
+    /// To the one that stays and has most.
+    fn hand_over(&self) -> Option<Step> {
+        let stays =
+            |heir: &&GroupMember| **heir != self.me && !self.map.is_obsolete(**heir) && (self.progress)(**heir).active;
+        let heir = self.group.voters.iter().filter(stays).max_by_key(|heir| (self.progress)(**heir).matched)?;
+        Some(Step::HandOver(node_of(*heir)))
+    }
+}
