@@ -13,7 +13,7 @@ use rove_core::routing::{Forward, ForwardAck};
 use rove_protocol::ids::{NodeId, PartitionId};
 use tokio::sync::watch;
 
-use crate::cluster::{Cluster, PeerHello, PeerSink, SnapshotHeader, SnapshotReceiver};
+use crate::cluster::{Cluster, PeerHello, PeerSink, SnapshotError, SnapshotHeader, SnapshotReceiver, SnapshotSource};
 use crate::node::{PeerInbox, PeerSays, Peers};
 use crate::nodes::Nodes;
 use crate::storage::formation::FormationFile;
@@ -143,10 +143,10 @@ impl PeerSink for Members {
 
     fn snapshot(
         &self,
-        _from: NodeId,
-        _header: SnapshotHeader,
+        from: NodeId,
+        header: SnapshotHeader,
     ) -> BoxFuture<'static, Result<Box<dyn SnapshotReceiver>, String>> {
-        Box::pin(std::future::ready(Err("this node takes no snapshots".to_owned())))
+        self.inbox.snapshot(from, header)
     }
 }
 
@@ -165,6 +165,15 @@ impl Peers for Transport {
 
     fn send_forward_ack(&self, to: NodeId, ack: ForwardAck) {
         self.0.send_forward_ack(to, ack);
+    }
+
+    fn send_snapshot<'a>(
+        &'a self,
+        to: NodeId,
+        header: SnapshotHeader,
+        source: &'a mut dyn SnapshotSource,
+    ) -> BoxFuture<'a, Result<(), SnapshotError>> {
+        Box::pin(async move { self.0.send_snapshot(to, header, source).await.map(|_| ()) })
     }
 }
 

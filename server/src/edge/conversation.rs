@@ -300,6 +300,11 @@ impl Stream {
         if self.closed || self.ended {
             return;
         }
+        if self.live.has_ended() {
+            // Here the log goes on further than what was told: the client opens it again where it is.
+            self.close(outgoing, ErrorCode::Behind);
+            return;
+        }
         self.head = self.head.max(self.live.head());
         if let Some(left) = self.live.gone(self.session.account()) {
             self.member.left = Some(left);

@@ -37,7 +37,7 @@ use std::time::Duration;
 use quinn::crypto::rustls::HandshakeData;
 use rove_core::conversation::read;
 use rove_core::discovery::NodeState;
-use rove_protocol::ids::{AccountId, MessageId, PartitionId};
+use rove_protocol::ids::{AccountId, PartitionId};
 use rove_protocol::limits;
 use rove_protocol::message::Alternative;
 use rove_protocol::registry::{ALPN, ErrorCode};
@@ -203,8 +203,7 @@ impl Edge {
 fn attach(hub: &Hub, node: &Node) {
     for partition in (1..=node.partitions()).map(PartitionId) {
         if let Ok(Some(row)) = read::partition(node.state(), partition) {
-            let shard_bits = MessageId::SHARD_BITS;
-            hub.raise(partition, MessageId((row.last_hi << shard_bits) | ((1 << shard_bits) - 1)));
+            hub.raise(partition, hub::last_id(row.last_hi));
         }
     }
     let store = node.clone();

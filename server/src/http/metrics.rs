@@ -167,6 +167,15 @@ impl Collector for NodeCollector {
         f.seconds("state_flush_time", "Spent in flushes of the conversation state", &stats.state_flush_nanos)?;
         f.counter("answers", "Answers given to those who waited", &stats.answers)?;
         f.counter("gates_done", "Gates carried through to every partition", &stats.gates_done)?;
+        f.counter("snapshots_sent", "Snapshots that peers have taken", &stats.snapshots_sent)?;
+        f.counter("snapshots_failed", "Snapshots for peers that did not get there", &stats.snapshots_failed)?;
+        f.bytes("snapshots_sent", "Of snapshots, read for peers", &stats.snapshot_bytes_sent)?;
+        f.counter(
+            "snapshots_installed",
+            "Snapshots of peers that took the place of a state here",
+            &stats.snapshots_installed,
+        )?;
+        f.bytes("snapshots_received", "Of snapshots, come from peers", &stats.snapshot_bytes_received)?;
         f.counter("reads_done", "Reads done by the read pool", &stats.reads_done)?;
         f.level("reads_queued", "Reads waiting or running", &stats.reads_queued)?;
         f.level("tickets", "Who wait for an answer", &stats.tickets)?;

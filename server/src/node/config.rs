@@ -34,6 +34,8 @@ pub struct NodeConfig {
     pub flush_every: Duration,
     /// Bytes of log above what is durable in the state that force a flush earlier.
     pub flush_log_bytes: u64,
+    /// Entries of the log kept for peers that are behind although the state has them durably. Beyond it they are sent a snapshot.
+    pub keep_for_peers: u64,
     /// How long a graceful stop waits for what is queued.
     pub drain: Duration,
 }
@@ -59,6 +61,8 @@ impl NodeConfig {
             flush_every: Duration::from_secs(30),
             // The log above the durable state is also held in memory.
             flush_log_bytes: 64 * 1024 * 1024,
+            // A peer that was away for a minute at a hundred entries a second is caught up from the log. Their bytes are bounded too.
+            keep_for_peers: 6_000,
             // Long enough for any queue at any sane disk, short enough for a service manager's patience.
             drain: Duration::from_secs(5),
         }

@@ -3,13 +3,13 @@
 use rove_core::command::Effect;
 use rove_core::conversation::PartitionMachine;
 use rove_core::directory::{DirectoryEffect, DirectoryError, DirectoryMachine, DirectoryRead, OutboxRow};
-use rove_core::replica::Committed;
+use rove_core::replica::{Committed, Install};
 use rove_core::store::{StateStore, StoreError, WriteBatch};
 use rove_protocol::ids::PartitionId;
 
 use super::replica_thread::Applied;
 use crate::storage::directory::DirectoryDb;
-use crate::storage::state::StateDb;
+use crate::storage::state::{Staging, StateDb};
 
 /// The conversation state of all partitions: one store, flushed as a whole.
 pub(super) trait ConversationState: StateStore + Send + Sync + 'static {
@@ -17,6 +17,8 @@ pub(super) trait ConversationState: StateStore + Send + Sync + 'static {
     fn flush(&self) -> Result<(), StoreError>;
     /// Last index of `partition` that is durable.
     fn durable_applied(&self, partition: PartitionId) -> Result<u64, StoreError>;
+    /// Makes a staged state the partition's, durably.
+    fn install(&self, staging: &Staging, install: &Install) -> Result<(), StoreError>;
 }
 
 impl ConversationState for StateDb {
@@ -26,6 +28,10 @@ impl ConversationState for StateDb {
 
     fn durable_applied(&self, partition: PartitionId) -> Result<u64, StoreError> {
         Self::durable_applied(self, partition)
+    }
+
+    fn install(&self, staging: &Staging, install: &Install) -> Result<(), StoreError> {
+        Self::install(self, staging, install)
     }
 }
 
@@ -95,6 +101,8 @@ pub(super) struct Applier {
     pub(super) machine: PartitionMachine,
     /// The term of the last entry applied since the start; 0 before the first.
     pub(super) term: u64,
+    /// Last index that the replica was told of. That of a snapshot it counts itself, when its log has it.
+    reported: u64,
     pub(super) effects: Vec<Effect>,
     /// Commands of this node that were written out and are not reported yet, by ticket.
     pub(super) answered: Vec<u64>,
@@ -104,7 +112,13 @@ impl Applier {
     /// Loads the machine of `partition`.
     pub(super) fn load(state: &impl ConversationState, partition: PartitionId) -> Result<Self, String> {
         let machine = PartitionMachine::load(state, partition).map_err(|error| error.to_string())?;
-        Ok(Self { partition, machine, term: 0, effects: Vec::new(), answered: Vec::new() })
+        let reported = machine.applied();
+        Ok(Self { partition, machine, term: 0, reported, effects: Vec::new(), answered: Vec::new() })
+    }
+
+    /// Whether something was applied since the last report.
+    pub(super) fn has_news(&self) -> bool {
+        self.machine.applied() != self.reported
     }
 
     /// Applies one entry.
@@ -115,6 +129,7 @@ impl Applier {
 
     /// How far it is, for the replica.
     pub(super) fn report(&mut self) -> Applied {
+        self.reported = self.machine.applied();
         Applied {
             index: self.machine.applied(),
             term: self.term,

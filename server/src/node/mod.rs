@@ -31,9 +31,11 @@ mod raft_logger;
 mod read_pool;
 mod replica_thread;
 mod sinks;
+mod snapshots;
 mod start;
 mod state_writer;
 pub mod stats;
+mod status;
 mod supervisor;
 mod surely;
 #[cfg(test)]

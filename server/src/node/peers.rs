@@ -1,9 +1,14 @@
 //! The other nodes, as the replica thread sees them.
 
 use crossbeam_channel::{Receiver, Sender};
+use futures::future::{BoxFuture, ready};
 use rove_core::replica::PeerMessage;
 use rove_core::routing::{Forward, ForwardAck};
 use rove_protocol::ids::{NodeId, PartitionId};
+use tokio::sync::mpsc;
+
+use super::snapshots::{self, SnapshotInbox};
+use crate::cluster::{SnapshotError, SnapshotHeader, SnapshotReceiver, SnapshotSource};
 
 /// What has come from peers and was not looked at yet: a round takes them all, so that it is full only when the replica thread is
 /// held up. What does not fit is dropped: raft sends again, and so do routers.
@@ -17,6 +22,14 @@ pub trait Peers: Send + Sync + 'static {
     fn send_forward(&self, to: NodeId, forward: Forward);
     /// Which command is due at the leader here.
     fn send_forward_ack(&self, to: NodeId, ack: ForwardAck);
+    /// A snapshot, at the pace at which it is taken. Dropping the future cuts it off; another try with the same header goes on from
+    /// there. Not on the replica thread: the source may block.
+    fn send_snapshot<'a>(
+        &'a self,
+        to: NodeId,
+        header: SnapshotHeader,
+        source: &'a mut dyn SnapshotSource,
+    ) -> BoxFuture<'a, Result<(), SnapshotError>>;
 }
 
 /// A node on its own.
@@ -27,6 +40,14 @@ impl Peers for NoPeers {
     fn send_raft(&self, _to: NodeId, _messages: Vec<(PartitionId, PeerMessage)>) {}
     fn send_forward(&self, _to: NodeId, _forward: Forward) {}
     fn send_forward_ack(&self, _to: NodeId, _ack: ForwardAck) {}
+    fn send_snapshot<'a>(
+        &'a self,
+        _to: NodeId,
+        _header: SnapshotHeader,
+        _source: &'a mut dyn SnapshotSource,
+    ) -> BoxFuture<'a, Result<(), SnapshotError>> {
+        Box::pin(ready(Err(SnapshotError::Unlinked)))
+    }
 }
 
 /// What a peer says to the replicas here.
@@ -44,20 +65,36 @@ pub enum PeerSays {
 
 /// Where the transport puts what peers say. Cheap to clone.
 #[derive(Clone)]
-pub struct PeerInbox(Sender<(NodeId, PeerSays)>);
+pub struct PeerInbox {
+    says: Sender<(NodeId, PeerSays)>,
+    snapshots: SnapshotInbox,
+}
 
 impl PeerInbox {
     /// Hands over what `from` says. False if it was dropped: there is no room, or the node has stopped.
     pub fn put(&self, from: NodeId, says: PeerSays) -> bool {
-        self.0.try_send((from, says)).is_ok()
+        self.says.try_send((from, says)).is_ok()
+    }
+
+    /// `from` offers a snapshot. Answered once the node runs.
+    pub fn snapshot(
+        &self,
+        from: NodeId,
+        header: SnapshotHeader,
+    ) -> BoxFuture<'static, Result<Box<dyn SnapshotReceiver>, String>> {
+        Box::pin(self.snapshots.clone().offer(from, header))
     }
 }
 
 /// What peers have said, for [`Opened::start`](super::Opened::start).
-pub struct PeerMail(pub(super) Receiver<(NodeId, PeerSays)>);
+pub struct PeerMail {
+    pub(super) says: Receiver<(NodeId, PeerSays)>,
+    pub(super) snapshots: mpsc::Receiver<snapshots::Request>,
+}
 
-/// A new inbox, and the end that the replica thread reads.
+/// A new inbox, and the end that the node reads.
 pub fn inbox() -> (PeerInbox, PeerMail) {
     let (sender, receiver) = crossbeam_channel::bounded(INBOX);
-    (PeerInbox(sender), PeerMail(receiver))
+    let (snapshots, offered) = snapshots::requests();
+    (PeerInbox { says: sender, snapshots }, PeerMail { says: receiver, snapshots: offered })
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, Sender, select};
 use rove_core::command::Envelope;
 use rove_core::lane::{HandoverError, Lane, LaneOutputs};
-use rove_core::replica::{Committed, PeerMessage, ReplicaRole, StepError, node_of};
+use rove_core::replica::{Committed, PeerMessage, StepError};
 use rove_protocol::ids::{NodeId, PartitionId};
 use tokio::sync::oneshot;
 
@@ -21,8 +21,10 @@ use super::error::FatalError;
 use super::handle::{DIRECTORY, Phase, Shared};
 use super::log_writer::LogRound;
 use super::peers::{PeerSays, Peers};
+use super::snapshots::{Sending, SnapshotEvent};
 use super::state_writer::ApplyRound;
-use super::stats::{NodeStats, PartitionStats, Role};
+use super::stats::NodeStats;
+use super::status::show_leadership;
 
 /// Rounds that may be with a writer at once: one it works on, and enough behind it to merge.
 pub(super) const CREDITS: usize = 8;
@@ -75,6 +77,8 @@ pub(super) enum Report {
     Persisted { tickets: Vec<(PartitionId, u64)>, rounds: usize },
     /// So far everything is in the conversation state.
     Applied { partitions: Vec<(PartitionId, Applied)>, rounds: usize },
+    /// A staged state is the partition's now, durably. What was handed out before has been reported.
+    Installed { partition: PartitionId, state_hash: u64 },
     /// Up to these indexes the conversation state is durable.
     Flushed { indexes: Vec<(PartitionId, u64)> },
     /// So far everything is in the directory.
@@ -108,6 +112,8 @@ pub(super) struct ReplicaThread {
     pub(super) from_peers: Receiver<(NodeId, PeerSays)>,
     pub(super) peers: Arc<dyn Peers>,
     pub(super) handovers: Receiver<HandoverRequest>,
+    pub(super) snapshots: Receiver<SnapshotEvent>,
+    pub(super) sending: Sending,
     pub(super) reports: Receiver<Report>,
     pub(super) writers: Writers,
     pub(super) timing: Timing,
@@ -126,13 +132,13 @@ pub(super) struct Progress {
     last_checkpoint: Instant,
     /// Bytes of entries handed out to be applied since the last flush began.
     unflushed: u64,
-    /// Truncations for the next round of the log.
+    /// Truncations for the next round of the log, and what waited for a state to be installed.
     truncations: LogRound,
     /// Who waits for which read.
     reading: HashMap<u64, oneshot::Sender<bool>>,
     next_read: u64,
     /// The hash of each partition's state as it was last applied.
-    state_hashes: Vec<u64>,
+    pub(super) state_hashes: Vec<u64>,
     stop_at: Option<Instant>,
 }
 
@@ -161,6 +167,7 @@ impl ReplicaThread {
     /// Runs until the node stops and everything accepted is done, or at once when it is killed.
     pub(super) fn run(mut self) -> Result<(), FatalError> {
         let (proposals, reports) = (self.proposals.clone(), self.reports.clone());
+        let snapshots = self.snapshots.clone();
         let (reads, from_peers, handovers) = (self.reads.clone(), self.from_peers.clone(), self.handovers.clone());
         loop {
             let now = Instant::now();
@@ -174,6 +181,7 @@ impl ReplicaThread {
                 recv(reports) -> report => if let Ok(report) = report { self.hear(report)? },
                 recv(from_peers) -> said => if let Ok((from, says)) = said { self.listen(from, says)? },
                 recv(proposals) -> proposal => if let Ok(proposal) = proposal { self.queue(proposal) },
+                recv(snapshots) -> event => if let Ok(event) = event { self.snapshot_event(event)? },
                 recv(reads) -> read => if let Ok(read) = read { self.read(read) },
                 recv(handovers) -> handover => if let Ok(handover) = handover { self.move_leadership(handover) },
                 default(timeout) => {}
@@ -203,6 +211,7 @@ impl ReplicaThread {
         let progress = &self.progress;
         let done = self.proposals.is_empty()
             && [progress.log_credits, progress.state_credits, progress.directory_credits] == [CREDITS; 3]
+            && !self.sending.is_installing()
             && self.lanes.iter().all(Lane::is_idle);
         if now >= stop_at && !done {
             tracing::warn!("not everything that was queued could be finished in time");
@@ -218,6 +227,7 @@ impl ReplicaThread {
         self.progress.next_tick = now + self.timing.tick;
         self.lanes.iter_mut().for_each(Lane::tick);
         self.follow_members();
+        self.bound_snapshots();
         self.flush_if_due(now);
         self.show_status();
         // A node that has applied everything already hears of nothing more that it could apply.
@@ -242,34 +252,6 @@ impl ReplicaThread {
             progress.directory_credits -= usize::from(progress.checkpointing);
             progress.last_checkpoint = now;
         }
-    }
-
-    fn show_status(&self) {
-        let status = |lane: &Lane| {
-            let status = lane.status();
-            PartitionStats {
-                partition: lane.partition(),
-                role: match status.role {
-                    ReplicaRole::Follower => Role::Follower,
-                    ReplicaRole::Candidate => Role::Candidate,
-                    ReplicaRole::Leader => Role::Leader,
-                },
-                leader: status.leader.map(node_of),
-                term: status.term,
-                last: status.last,
-                committed: status.committed,
-                applied: status.applied,
-                durable: lane.durable(),
-                state_hash: self.progress.state_hashes[usize::from(lane.partition().0)],
-                log_entries: status.log_entries,
-                log_bytes: status.log_bytes,
-                queued: self.shared.doors[usize::from(lane.partition().0)].queued(),
-            }
-        };
-        *self.shared.status.lock() = self.lanes.iter().map(status).collect();
-        let queued = self.shared.doors.iter().map(super::admission::Admission::queued).sum();
-        self.shared.stats.proposals_queued.store(queued, Ordering::Relaxed);
-        self.shared.stats.tickets.store(self.shared.tickets.waiting(), Ordering::Relaxed);
     }
 
     fn queue(&mut self, proposal: Proposal) {
@@ -337,9 +319,16 @@ impl ReplicaThread {
         let mut messages: BTreeMap<NodeId, Vec<(PartitionId, PeerMessage)>> = BTreeMap::new();
         for lane in &mut self.lanes {
             let partition = lane.partition();
+            if self.sending.installs(partition) {
+                continue;
+            }
             let mut outputs = LaneOutputs::default();
             let quarantined = |reason| FatalError::Replica { partition, reason };
             while lane.outputs(now_ms(), &mut outputs).map_err(quarantined)? {}
+            outputs.snapshots_wanted.into_iter().for_each(|to| self.sending.want(partition, to));
+            if let Some(install) = outputs.install {
+                state.installs.push(self.sending.install(partition, install, std::mem::take(&mut outputs.persists))?);
+            }
             log.persists.extend(outputs.persists.into_iter().map(|persist| (partition, persist)));
             for (to, message) in outputs.messages {
                 messages.entry(to).or_default().push((partition, message));
@@ -373,7 +362,7 @@ impl ReplicaThread {
             self.progress.log_credits -= 1;
             let _ = self.writers.log.try_send(log);
         }
-        if !state.entries.is_empty() {
+        if !state.entries.is_empty() || !state.installs.is_empty() {
             self.progress.state_credits -= 1;
             let _ = self.writers.state.try_send(state);
         }
@@ -397,6 +386,11 @@ impl ReplicaThread {
                     self.applied(partition, &applied)?;
                 }
                 self.ready_if_caught_up();
+            }
+            Report::Installed { partition, state_hash } => {
+                self.progress.state_hashes[usize::from(partition.0)] = state_hash;
+                let persists = self.sending.installed(partition).into_iter().map(|persist| (partition, persist));
+                self.progress.truncations.persists.extend(persists);
             }
             Report::Flushed { indexes } => {
                 self.progress.flushing = false;
@@ -443,26 +437,9 @@ impl ReplicaThread {
         }
     }
 
-    fn lane(&mut self, partition: PartitionId) -> &mut Lane {
+    pub(super) fn lane(&mut self, partition: PartitionId) -> &mut Lane {
         // Reports name only partitions that were handed out from here.
         &mut self.lanes[usize::from(partition.0)]
-    }
-}
-
-/// Tells the partition's door who leads and whether it is open, and the operator when that changes.
-fn show_leadership(shared: &Shared, lane: &Lane, changed: bool) {
-    let partition = lane.partition();
-    let leader = lane.leadership();
-    let door = &shared.doors[usize::from(partition.0)];
-    let opened = door.set(lane.is_open(), lane.leads());
-    if changed {
-        let leader = leader.map(|leader| leader.node);
-        tracing::info!(%partition, leads = lane.leads(), ?leader, term = lane.status().term, "leadership");
-    }
-    match opened {
-        Some(true) => tracing::info!(%partition, "the partition takes commands again"),
-        Some(false) => tracing::warn!(%partition, "no leader of the partition can be reached: commands are refused"),
-        None => {}
     }
 }
 

@@ -12,6 +12,10 @@ use rove_protocol::ids::{DeviceId, PartitionId};
 pub trait EffectSink: Send + Sync + 'static {
     /// What one round of `partition` did, in order.
     fn publish(&self, partition: PartitionId, effects: &[Effect]);
+
+    /// The state of `partition` jumped: a snapshot took its place, and what lies between was applied elsewhere and is not published
+    /// here. `last_hi` is the time part of its last message id (D10). Called where [`EffectSink::publish`] is.
+    fn reset(&self, partition: PartitionId, last_hi: u64);
 }
 
 /// Hears what the directory decided. Called on the directory writer's thread: it must not block.
@@ -34,6 +38,7 @@ pub struct NoSink;
 
 impl EffectSink for NoSink {
     fn publish(&self, _partition: PartitionId, _effects: &[Effect]) {}
+    fn reset(&self, _partition: PartitionId, _last_hi: u64) {}
 }
 
 impl DirectorySink for NoSink {

@@ -27,6 +27,7 @@ use super::peers::{PeerMail, Peers};
 use super::read_pool::DirectoryReader;
 use super::replica_thread::{CREDITS, HANDOVERS, Progress, READS, REPORTS, ReplicaThread, Timing, Writers};
 use super::sinks::Sinks;
+use super::snapshots::{self, Snapshots};
 use super::state_writer::StateWriter;
 use super::stats::NodeStats;
 use super::supervisor::{Stage, Supervisor};
@@ -99,7 +100,10 @@ fn open(config: NodeConfig) -> Result<Opened, StartError> {
 
     let mut synced = Vec::new();
     let mut recover = |partition, applied, durable| {
-        let recovered = log.load(partition, applied)?;
+        let mut recovered = log.load(partition, applied)?;
+        if partition != DIRECTORY {
+            recovered.installed = state.installed(partition).map_err(|error| StartError::State(error.to_string()))?;
+        }
         watermark.check(partition, &recovered)?;
         synced.push(Synced::of(&recovered));
         lane(&config, identity, partition, recovered, durable)
@@ -168,8 +172,16 @@ fn run(opened: Opened, sinks: Sinks, peers: Arc<dyn Peers>, mail: PeerMail) -> R
     supervisor
         .spawn(Stage::Pipeline, "log-writer", move || log_writer::run(&of, &log_of, &synced_of, &to_log, &out))?;
 
-    let writer =
-        StateWriter { shared: Arc::clone(&shared), state: Arc::clone(&state), appliers: machines, sink: sinks.effects };
+    let snapshots = Snapshots { shared: Arc::clone(&shared), state: Arc::clone(&state), peers: Arc::clone(&peers) };
+    let snapshots = snapshots::start(supervisor, &snapshots, mail.snapshots)?;
+
+    let writer = StateWriter {
+        shared: Arc::clone(&shared),
+        state: Arc::clone(&state),
+        appliers: machines,
+        sink: sinks.effects,
+        reclaims: snapshots.reclaims,
+    };
     let out = reports.clone();
     supervisor.spawn(Stage::Pipeline, "state-writer", move || writer.run(&to_state, &out))?;
 
@@ -195,9 +207,11 @@ fn run(opened: Opened, sinks: Sinks, peers: Arc<dyn Peers>, mail: PeerMail) -> R
         lanes,
         proposals: proposed,
         reads: reads_asked,
-        from_peers: mail.0,
+        from_peers: mail.says,
         peers,
         handovers: handovers_asked,
+        snapshots: snapshots.events,
+        sending: snapshots.sending,
         reports: reported,
         writers: Writers { log: log_rounds, state: state_rounds, directory: directory_work, flusher: flushes },
         timing: Timing {
@@ -275,7 +289,8 @@ fn lane(
     durable: u64,
 ) -> Result<Lane, StartError> {
     let voters = config.members.iter().map(|node| member_of(*node, 0)).collect();
-    let replica_config = ReplicaConfig::new(partition, member_of(config.node_id, 0), voters);
+    let mut replica_config = ReplicaConfig::new(partition, member_of(config.node_id, 0), voters);
+    replica_config.keep_for_peers = config.keep_for_peers;
     let mut replica = Replica::recover(replica_config, recovered, &raft_logger::logger(partition))
         .map_err(|reason| StartError::Quarantined { partition, reason })?;
     replica.campaign_if_alone();

@@ -6,16 +6,18 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
 use rove_core::command::{ConversationOutcome, Effect};
-use rove_core::replica::Committed;
+use rove_core::conversation::read;
+use rove_core::replica::{Committed, Install};
 use rove_core::store::WriteBatch;
 use rove_protocol::ids::PartitionId;
 
 use super::error::FatalError;
 use super::handle::Shared;
 use super::machine::{Applier, ConversationState};
-use super::replica_thread::Report;
+use super::replica_thread::{Applied, Report};
 use super::sinks::EffectSink;
 use super::stats::NodeStats;
+use crate::storage::state::Staging;
 
 /// Rows of one write. Rows gather so that a hot conversation's row is written once for many posts; beyond this the gain is gone and
 /// those who wait for answers wait for nothing.
@@ -25,6 +27,8 @@ const MAX_ROWS: usize = 8_192;
 #[derive(Default)]
 pub(super) struct ApplyRound {
     pub(super) entries: Vec<(PartitionId, Vec<Committed>)>,
+    /// After these: staged states that take the place of partitions' own.
+    pub(super) installs: Vec<(Install, Staging)>,
 }
 
 pub(super) struct StateWriter<S> {
@@ -33,6 +37,8 @@ pub(super) struct StateWriter<S> {
     /// By partition: the first is partition 1.
     pub(super) appliers: Vec<Applier>,
     pub(super) sink: Arc<dyn EffectSink>,
+    /// Where the space of states that were replaced is given back.
+    pub(super) reclaims: Sender<PartitionId>,
 }
 
 impl<S: ConversationState> StateWriter<S> {
@@ -51,10 +57,20 @@ impl<S: ConversationState> StateWriter<S> {
                 for (partition, entries) in &round.entries {
                     rows = self.apply(*partition, entries, rows)?;
                 }
+                if !round.installs.is_empty() {
+                    self.write_out()?;
+                    rows = 0;
+                    // While the replica still waits for what came before.
+                    let _ = reports.send(Report::Applied { partitions: self.news(), rounds: 0 });
+                    for (install, staging) in &round.installs {
+                        let state_hash = self.install(install, staging)?;
+                        let _ = reports.send(Report::Installed { partition: staging.partition(), state_hash });
+                    }
+                }
                 next = if rows < MAX_ROWS { rounds.try_recv().ok() } else { None };
             }
             self.write_out()?;
-            let applied = self.appliers.iter_mut().map(|applier| (applier.partition, applier.report())).collect();
+            let applied = self.news();
             NodeStats::add_time(&self.shared.stats.apply_nanos, begun.elapsed());
             let _ = reports.send(Report::Applied { partitions: applied, rounds: merged });
         }
@@ -62,6 +78,31 @@ impl<S: ConversationState> StateWriter<S> {
             self.state.flush().map_err(|error| FatalError::Flush(error.to_string()))?;
         }
         Ok(())
+    }
+
+    /// How far the partitions are in which something happened.
+    fn news(&mut self) -> Vec<(PartitionId, Applied)> {
+        let news = self.appliers.iter_mut().filter(|applier| applier.has_news());
+        news.map(|applier| (applier.partition, applier.report())).collect()
+    }
+
+    /// Makes a staged state the partition's, durably, and tells those who have it open. Returns its hash.
+    fn install(&mut self, install: &Install, staging: &Staging) -> Result<u64, FatalError> {
+        let partition = staging.partition();
+        let failed = |message| FatalError::Apply { partition, message };
+        self.state.install(staging, install).map_err(|error| failed(error.to_string()))?;
+        let mut applier = Applier::load(self.state.as_ref(), partition).map_err(failed)?;
+        applier.term = install.term;
+        let hash = applier.machine.state_hash();
+        let row = read::partition(self.state.as_ref(), partition).map_err(|error| failed(error.to_string()))?;
+        let place = self.appliers.iter_mut().find(|applier| applier.partition == partition);
+        *place.ok_or_else(|| failed("there is no such partition".to_owned()))? = applier;
+        self.sink.reset(partition, row.map_or(0, |row| row.last_hi));
+        NodeStats::add(&self.shared.stats.snapshots_installed, 1);
+        tracing::info!(%partition, index = install.index, "a snapshot is installed");
+        // Full only if every partition waits for it already: then it goes with the next one.
+        let _ = self.reclaims.try_send(partition);
+        Ok(hash)
     }
 
     /// Applies entries; writes out whenever enough has gathered. Returns the rows that have gathered since.

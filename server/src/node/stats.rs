@@ -54,6 +54,16 @@ pub struct NodeStats {
     pub reads_done: AtomicU64,
     /// Gates (D9) carried through to every partition.
     pub gates_done: AtomicU64,
+    /// Snapshots that peers have taken.
+    pub snapshots_sent: AtomicU64,
+    /// Snapshots that were begun for a peer and did not get there.
+    pub snapshots_failed: AtomicU64,
+    /// Bytes of snapshots read for peers.
+    pub snapshot_bytes_sent: AtomicU64,
+    /// Snapshots of peers that took the place of a state here.
+    pub snapshots_installed: AtomicU64,
+    /// Bytes of snapshots that came from peers.
+    pub snapshot_bytes_received: AtomicU64,
 }
 
 impl NodeStats {

@@ -1,5 +1,7 @@
 //! A whole node on a real disk: what it answered is there, whatever happens to it.
 
+mod cluster;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -49,6 +51,17 @@ fn post(
     writer: u8,
     number: u64,
 ) -> oneshot::Receiver<ConversationOutcome> {
+    post_of(node, id, actor, writer, number, format!("{writer}/{number}").into())
+}
+
+fn post_of(
+    node: &Node,
+    id: ConversationId,
+    actor: Actor,
+    writer: u8,
+    number: u64,
+    body: Bytes,
+) -> oneshot::Receiver<ConversationOutcome> {
     let post = Post {
         post_no: PostNo(number),
         kind: EventKind::Message,
@@ -56,7 +69,7 @@ fn post(
         content_type: ContentType::default(),
         crypto_epoch: 0,
         mentions: Vec::new().into(),
-        body: Bytes::from(format!("{writer}/{number}")),
+        body,
         extensions: Extensions::default(),
     };
     let command = ConversationCommand::Post {
@@ -347,6 +360,8 @@ impl EffectSink for Clumsy {
     fn publish(&self, _partition: PartitionId, effects: &[Effect]) {
         assert!(!effects.iter().any(|effect| matches!(effect, Effect::Event { .. })), "clumsy");
     }
+
+    fn reset(&self, _partition: PartitionId, _last_hi: u64) {}
 }
 
 #[tokio::test]

@@ -39,6 +39,12 @@ impl PeerMessage {
         !self.0.entries.is_empty()
     }
 
+    /// The last index of the snapshot that it is about; nothing if it is about none.
+    pub fn snapshot_index(&self) -> Option<u64> {
+        let is_snapshot = self.0.get_msg_type() == MessageType::MsgSnapshot;
+        is_snapshot.then(|| self.0.get_snapshot().get_metadata().index)
+    }
+
     /// The bytes on the way between nodes.
     ///
     /// # Errors

@@ -60,11 +60,18 @@ pub(crate) struct Live {
     changed: watch::Sender<u64>,
     /// Whether anybody wants watermarks: not in large groups.
     receipts: AtomicBool,
+    /// Nothing follows: the partition's state has jumped.
+    ended: AtomicBool,
 }
 
 impl Live {
     pub(super) fn new() -> Self {
-        Self { inner: Mutex::default(), changed: watch::Sender::new(0), receipts: AtomicBool::new(false) }
+        Self {
+            inner: Mutex::default(),
+            changed: watch::Sender::new(0),
+            receipts: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+        }
     }
 
     /// Something changed: a receiver learns it once, however often it happened.
@@ -75,6 +82,17 @@ impl Live {
     /// Wakes the streams.
     pub(crate) fn wake(&self) {
         self.changed.send_modify(|version| *version += 1);
+    }
+
+    /// The partition's state has jumped: whoever has the conversation open must open it again.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Whether it must be opened again.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     /// Appends an encoded `Event` frame.

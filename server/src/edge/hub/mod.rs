@@ -28,6 +28,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use rove_core::command::Effect;
 use rove_core::fanout::{PullThreshold, audience};
+use rove_core::placement::partition_of;
 use rove_core::presence::{PresenceTable, Told};
 use rove_protocol::frame::put_frame;
 use rove_protocol::ids::{AccountId, ConversationId, DeviceId, MessageId, PartitionId, Seq, SessionId};
@@ -343,6 +344,34 @@ impl EffectSink for Hub {
         round.lives.values().for_each(|live| live.wake());
         round.woken.values().for_each(|subscriber| subscriber.inbox_wake.notify_one());
     }
+
+    fn reset(&self, partition: PartitionId, last_hi: u64) {
+        // Who was let in or taken out meanwhile is not known: they are read again.
+        *self.members.lock() = MemberCache::new(members::CACHED_MEMBERSHIPS);
+        let partitions = u16::try_from(self.published.len().saturating_sub(1)).unwrap_or(u16::MAX);
+        let lives: Vec<Arc<Live>> = {
+            let mut lives = self.lives.lock();
+            let jumped = |id: &ConversationId| partition_of(id.shard(), partitions) == partition;
+            lives.extract_if(|id, _| jumped(id)).map(|(_, slot)| slot.live).collect()
+        };
+        // What is opened from here on is opened on the new state.
+        for live in lives {
+            live.end();
+        }
+        let registry = self.registry.read();
+        for subscriber in registry.all() {
+            subscriber.mark_all();
+        }
+        // In this order: see the top of the file.
+        self.raise(partition, last_id(last_hi));
+        registry.all().for_each(|subscriber| subscriber.inbox_wake.notify_one());
+    }
+}
+
+/// The largest message id with this time part.
+pub(super) fn last_id(last_hi: u64) -> MessageId {
+    let shard_bits = MessageId::SHARD_BITS;
+    MessageId((last_hi << shard_bits) | ((1 << shard_bits) - 1))
 }
 
 impl DirectorySink for Hub {
@@ -381,7 +410,8 @@ impl std::ops::Deref for OpenLive {
 impl Drop for OpenLive {
     fn drop(&mut self) {
         let mut lives = self.hub.lives.lock();
-        if let Some(slot) = lives.get_mut(&self.conversation) {
+        // There may be another one since the partition jumped.
+        if let Some(slot) = lives.get_mut(&self.conversation).filter(|slot| Arc::ptr_eq(&slot.live, &self.live)) {
             slot.streams -= 1;
             if slot.streams == 0 {
                 lives.remove(&self.conversation);

@@ -58,6 +58,11 @@ impl Registry {
         self.devices.get(&device).and_then(|session| self.sessions.get(session))
     }
 
+    /// Every session.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Subscriber>> {
+        self.sessions.values()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.sessions.is_empty()
     }

@@ -100,6 +100,16 @@ impl Subscriber {
         true
     }
 
+    /// Every line has to be looked at. Does nothing if nobody listens.
+    pub(crate) fn mark_all(&self) {
+        let inbox = &mut *self.inbox.lock();
+        if inbox.listening {
+            inbox.dirty.version += 1;
+            inbox.dirty.conversations = BTreeSet::new();
+            inbox.dirty.all = true;
+        }
+    }
+
     /// Everything that has changed since the last call.
     pub(crate) fn take_dirty(&self) -> Dirty {
         let inbox = &mut *self.inbox.lock();

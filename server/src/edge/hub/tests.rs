@@ -165,3 +165,25 @@ fn a_crowded_conversation_is_pulled_only_while_enough_members_are_active() {
     assert_eq!(hub.mode(PARTITION, CHAT, 2), StreamMode::Pull);
     assert_eq!(hub.mode(PARTITION, CHAT, 1), StreamMode::Live);
 }
+
+#[tokio::test]
+async fn when_a_state_jumps_open_conversations_end_and_everything_is_looked_at_again() {
+    let hub = hub();
+    let (alice, _) = join(&hub, 1, 1);
+    let partition = partition_of(CHAT.shard(), 6);
+    let before = hub.open(CHAT);
+    let mut changed = before.subscribe();
+    hub.reset(PartitionId(if partition.0 == 1 { 2 } else { 1 }), 5);
+    assert!(!before.has_ended(), "another partition");
+    alice.take_dirty();
+    hub.reset(partition, 7);
+    changed.changed().await.unwrap();
+    assert!(before.has_ended() && alice.take_dirty().all);
+    assert_eq!(hub.published(partition).0 >> MessageId::SHARD_BITS, 7);
+    assert!(hub.cached_members(CHAT).is_none());
+    let after = hub.open(CHAT);
+    assert!(!after.has_ended(), "it is open on the new state");
+    drop(before);
+    hub.publish(partition, &[event(9)]);
+    assert_eq!(after.head(), Seq(9), "the end of the old one is not the end of the new one");
+}

@@ -89,6 +89,8 @@ impl StateOptions {
 pub struct StateDb {
     db: DB,
     unlogged: WriteOptions,
+    /// What is staged waits when compaction is behind, so that what is applied need not.
+    staged: WriteOptions,
     generations: Generations,
 }
 
@@ -107,8 +109,11 @@ impl StateDb {
         let db = DB::open(&options.database(), path).map_err(error)?;
         let mut unlogged = WriteOptions::default();
         unlogged.disable_wal(true);
+        let mut staged = WriteOptions::default();
+        staged.disable_wal(true);
+        staged.set_low_pri(true);
         let generations = Generations::open(&db, &unlogged)?;
-        Ok(Self { db, unlogged, generations })
+        Ok(Self { db, unlogged, staged, generations })
     }
 
     /// One moment of the state, for reads that must agree with each other. Cheap; holds back compaction while it lives.

@@ -131,7 +131,7 @@ impl StateDb {
             batch.put(&physical, value);
             chunk = rest;
         }
-        self.db.write_opt(batch, &self.unlogged).map_err(error)
+        self.db.write_opt(batch, &self.staged).map_err(error)
     }
 
     /// Forgets what was staged.

@@ -1,0 +1,240 @@
+//! Three nodes in one process, each on a disk of its own, joined by memory instead of a network.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use rove_core::replica::{ConfState, Install, PeerMessage};
+use rove_core::routing::{Forward, ForwardAck};
+
+use super::*;
+use crate::cluster::{SnapshotError, SnapshotHeader, SnapshotSource};
+use crate::storage::state::{StateDb, StateOptions};
+
+/// Longer than any of this takes on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What joins them.
+#[derive(Default)]
+struct Net {
+    inboxes: Mutex<BTreeMap<NodeId, PeerInbox>>,
+    down: Mutex<BTreeSet<NodeId>>,
+    /// Snapshots are cut off after so many chunks, once.
+    cut_after: Mutex<Option<u64>>,
+    snapshots: Mutex<Vec<(NodeId, PartitionId, u64)>>,
+}
+
+impl Net {
+    fn inbox(&self, from: NodeId, to: NodeId) -> Option<PeerInbox> {
+        let down = self.down.lock();
+        if down.contains(&from) || down.contains(&to) { None } else { self.inboxes.lock().get(&to).cloned() }
+    }
+}
+
+/// The net, as one node sees it.
+struct Side {
+    me: NodeId,
+    net: Arc<Net>,
+}
+
+impl Side {
+    fn put(&self, to: NodeId, says: PeerSays) {
+        self.net.inbox(self.me, to).map(|inbox| inbox.put(self.me, says));
+    }
+}
+
+impl Peers for Side {
+    fn send_raft(&self, to: NodeId, messages: Vec<(PartitionId, PeerMessage)>) {
+        self.put(to, PeerSays::Raft(messages));
+    }
+
+    fn send_forward(&self, to: NodeId, forward: Forward) {
+        self.put(to, PeerSays::Forward(forward));
+    }
+
+    fn send_forward_ack(&self, to: NodeId, ack: ForwardAck) {
+        self.put(to, PeerSays::ForwardAck(ack));
+    }
+
+    fn send_snapshot<'a>(
+        &'a self,
+        to: NodeId,
+        header: SnapshotHeader,
+        source: &'a mut dyn SnapshotSource,
+    ) -> BoxFuture<'a, Result<(), SnapshotError>> {
+        Box::pin(self.ship(to, header, source))
+    }
+}
+
+impl Side {
+    /// As the transport does it, without the bytes.
+    async fn ship(
+        &self,
+        to: NodeId,
+        header: SnapshotHeader,
+        source: &mut dyn SnapshotSource,
+    ) -> Result<(), SnapshotError> {
+        let partition = header.partition;
+        let inbox = self.net.inbox(self.me, to).ok_or(SnapshotError::Unlinked)?;
+        let mut receiver = inbox.snapshot(self.me, header).await.map_err(SnapshotError::Refused)?;
+        let mut progress = receiver.have();
+        self.net.snapshots.lock().push((to, partition, progress.chunks));
+        while let Some(chunk) = source.chunk(progress.chunks).await.unwrap() {
+            let cut = self.net.cut_after.lock().take_if(|after| *after == progress.chunks).is_some();
+            if cut || self.net.inbox(self.me, to).is_none() {
+                return Err(SnapshotError::Lost("cut off".to_owned()));
+            }
+            progress = progress.with(&chunk);
+            receiver.chunk(chunk, progress).await.map_err(SnapshotError::Refused)?;
+        }
+        receiver.finish().await.map_err(SnapshotError::Refused)
+    }
+}
+
+/// The nodes, and their disks.
+struct World {
+    dir: tempfile::TempDir,
+    net: Arc<Net>,
+    nodes: BTreeMap<NodeId, (Node, NodeRunner)>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let mut world = Self { dir: tempfile::tempdir().unwrap(), net: Arc::default(), nodes: BTreeMap::new() };
+        (1..=3).for_each(|id| world.start(NodeId(id)));
+        for (node, _) in world.nodes.values() {
+            assert!(node.ready().await);
+        }
+        world
+    }
+
+    fn path(&self, id: NodeId) -> PathBuf {
+        self.dir.path().join(id.to_string())
+    }
+
+    fn start(&mut self, id: NodeId) {
+        let config = NodeConfig {
+            partitions: 2,
+            read_threads: 1,
+            members: (1..=3).map(NodeId).collect(),
+            keep_for_peers: 5,
+            flush_every: Duration::ZERO,
+            ..NodeConfig::new(self.path(id), id)
+        };
+        let (inbox, mail) = inbox();
+        let side = Side { me: id, net: Arc::clone(&self.net) };
+        let started = Opened::open(config).unwrap().start(Sinks::none(), Arc::new(side), mail).unwrap();
+        self.net.inboxes.lock().insert(id, inbox);
+        self.net.down.lock().remove(&id);
+        self.nodes.insert(id, started);
+    }
+
+    /// As if its process had been killed.
+    async fn kill(&mut self, id: NodeId) {
+        self.net.down.lock().insert(id);
+        let (node, runner) = self.nodes.remove(&id).unwrap();
+        tokio::task::spawn_blocking(move || drop(runner)).await.unwrap();
+        drop(node);
+    }
+
+    fn node(&self, id: u64) -> &Node {
+        &self.nodes[&NodeId(id)].0
+    }
+
+    fn rows(&self, id: u64) -> Vec<PartitionRow> {
+        rows(self.node(id))
+    }
+
+    /// Waits until all nodes have the same state.
+    async fn agree(&self) {
+        let agreed = async {
+            while (2..=3).any(|id| self.rows(id) != self.rows(1)) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, agreed).await.expect("they never come to the same state");
+    }
+}
+
+/// Posts until the log of the conversation's partition has let go of what node 3 lacks.
+async fn leave_behind(world: &mut World, id: ConversationId) -> u64 {
+    world.kill(NodeId(3)).await;
+    let partition = usize::from(world.node(1).partition_of(id).0);
+    let mut number = 0;
+    loop {
+        number += 1;
+        // Large enough that the state is more than one chunk.
+        seq(post_of(world.node(1), id, ALICE, 1, number, vec![7; 4_000].into())).await;
+        let stats = world.node(1).partition_stats()[partition];
+        assert!(stats.log_entries < 1_000, "the log grows while a node is down: {stats:?}");
+        if number > 150 && stats.durable > 100 && stats.last - stats.log_entries > 60 {
+            return number;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_away_for_longer_than_the_log_reaches_back_catches_up_by_a_snapshot() {
+    let mut world = World::new().await;
+    let id = create(world.node(1), ALICE, BOB).await;
+    world.agree().await;
+    let number = leave_behind(&mut world, id).await;
+    world.start(NodeId(3));
+    world.agree().await;
+    assert!(world.net.snapshots.lock().iter().any(|(to, ..)| *to == NodeId(3)), "it came by the log");
+    // And it goes on, also after it was killed right then.
+    world.kill(NodeId(3)).await;
+    world.start(NodeId(3));
+    assert!(world.node(3).ready().await);
+    seq(post(world.node(3), id, ALICE, 1, number + 1)).await;
+    world.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_is_cut_off_goes_on_from_there() {
+    let mut world = World::new().await;
+    let id = create(world.node(1), ALICE, BOB).await;
+    world.agree().await;
+    leave_behind(&mut world, id).await;
+    *world.net.cut_after.lock() = Some(1);
+    world.start(NodeId(3));
+    world.agree().await;
+    let snapshots = world.net.snapshots.lock().clone();
+    assert!(snapshots.iter().any(|(_, _, chunks)| *chunks == 1), "{snapshots:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_dies_while_its_snapshot_is_staged_or_installed_has_the_old_state_or_the_new_one() {
+    for installed in [false, true] {
+        let mut world = World::new().await;
+        let id = create(world.node(1), ALICE, BOB).await;
+        world.agree().await;
+        let number = leave_behind(&mut world, id).await;
+        let partition = world.node(1).partition_of(id);
+        let term = world.node(1).partition_stats()[usize::from(partition.0)].term;
+        {
+            // What it had done of it when it died: everything, or everything but its log.
+            let state = StateDb::open(&world.path(NodeId(3)).join("state"), &StateOptions::default()).unwrap();
+            let mut capture = world.node(1).state().capture(partition).unwrap();
+            let staging = state.stage(partition).unwrap();
+            for chunk in 0.. {
+                let Some(chunk) = capture.chunk(chunk, 100_000).unwrap() else { break };
+                state.stage_chunk(&staging, &chunk).unwrap();
+            }
+            state.flush().unwrap();
+            let conf_state = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
+            if installed {
+                state.install(&staging, &Install { index: capture.applied(), term, conf_state }).unwrap();
+            }
+        }
+        world.start(NodeId(3));
+        assert!(world.node(3).ready().await);
+        world.agree().await;
+        seq(post(world.node(3), id, ALICE, 1, number + 1)).await;
+        world.agree().await;
+        // The leader may send one all the same, as it does not know; it is not needed.
+        let more = NodeStats::get(&world.node(3).stats().snapshots_installed);
+        assert_eq!(more == 0, installed, "{more} snapshots");
+    }
+}
