@@ -3,6 +3,7 @@
 //! - [`edge`] speaks `rove/1` with clients, [`http`] serves the stateless API;
 //! - [`node`] runs the replicas: it turns commands into log entries, log entries into state, state into answers and events;
 //! - [`cluster`] carries what nodes say to each other;
+//! - [`membership`] is who the nodes are, and changing that;
 //! - [`nodes`] is the cluster as this node sees it, [`leaving`] how its sessions and leaders go elsewhere, [`admin`] what its operator
 //!   asks;
 //! - [`storage`] keeps the raft log, the conversation state and the directory on disk;
@@ -15,6 +16,7 @@ pub mod cluster;
 pub mod edge;
 pub mod http;
 pub mod leaving;
+pub mod membership;
 pub mod node;
 pub mod nodes;
 pub mod storage;

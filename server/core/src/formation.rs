@@ -1,15 +1,24 @@
 //! How three empty data directories become one cluster, and how a directory that is not what it was is noticed.
 //!
 //! A data directory has a random [`StoreId`], made with it, and counts the boots from it. A cluster is formed once: when every node of
-//! the configuration has been heard and none of them is formed, each writes down who the members are, by store. From then on a
-//! node talks only to those stores: an empty disk has a new store, and an old copy put back has a boot that its peers have
-//! seen already under another nonce, or a later one. Neither may vote under its old number, for it has forgotten what it acknowledged.
+//! the configuration has been heard and none of them is formed, each writes down who the members are, by store: the first
+//! [`MemberMap`]. Later ones come from the directory, and from peers that have a newer one. A node talks only to the stores of its
+//! map: an empty disk has a new store, and an old copy put back has a boot that its peers have seen already under another nonce, or
+//! a later one. Neither may vote under its old number, for it has forgotten what it acknowledged; with an empty disk it waits until
+//! an operator has said that it is to be rebuilt, under a new one.
+//!
+//! A map that a peer tells is taken if it names this very store: no other cluster knows it.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use rove_protocol::ids::NodeId;
 use serde::{Deserialize, Serialize};
+
+use crate::membership::{MemberMap, NODES, Standing};
 
 /// A data directory, by the random bytes made with it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -43,31 +52,44 @@ pub struct Boot {
 pub struct Introduction {
     /// Its boot.
     pub boot: Boot,
-    /// Which store each member of the cluster had when it was formed; empty while it is not.
-    pub members: BTreeMap<NodeId, StoreId>,
+    /// `host:port` at which it believes that the others reach it.
+    pub address: String,
+    /// Who the nodes of the cluster are, as far as it knows; nothing while it belongs to none.
+    pub map: Option<MemberMap>,
 }
 
 /// What a node keeps, durably: written before anybody is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Which store each member has; empty while the cluster is not formed.
-    pub members: BTreeMap<NodeId, StoreId>,
+    /// Who the nodes of the cluster are; nothing while it is not formed.
+    pub map: Option<MemberMap>,
     /// The last boot seen of each peer.
     pub seen: BTreeMap<NodeId, Boot>,
+}
+
+/// A node with a certificate of the cluster, and a data directory that is not of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stranger {
+    /// The directory.
+    pub store: StoreId,
+    /// Where it believes that it is reached.
+    pub address: String,
+    /// Nothing is in the directory: it never belonged to any cluster.
+    pub empty: bool,
 }
 
 /// Why a peer is not talked to, or this node may not take part. Says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormationError {
-    /// A peer that the cluster was formed with has another data directory now.
+    /// A member has another data directory than it had.
     #[error(
-        "node {node} has lost its data directory: the cluster knows it with store {known}, now it has {found}; put the directory \
-         that it had last back; a node cannot be replaced yet"
+        "node {node} has another data directory than the cluster knows (store {found}, not {known}); put the one that it had last \
+         back, or, if that is lost, start it with an empty one and say on a node that serves: rove-server cluster replace {node}"
     )]
     OtherStore {
         /// Which.
         node: NodeId,
-        /// As the cluster was formed.
+        /// As the cluster knows it.
         known: StoreId,
         /// As it says.
         found: StoreId,
@@ -75,7 +97,8 @@ pub enum FormationError {
     /// A peer runs on an old copy of its data directory, or two processes run on copies of one.
     #[error(
         "node {node} runs on an old copy of its data directory (boot {found}, but boot {known} was seen); it has forgotten what it \
-         acknowledged: put the directory that it had last back; a node cannot be replaced yet"
+         acknowledged: put the one that it had last back, or, if that is lost, start it with an empty one and say on a node that \
+         serves: rove-server cluster replace {node}"
     )]
     OldCopy {
         /// Which.
@@ -95,26 +118,46 @@ pub enum FormationError {
         /// Its members.
         members: Vec<NodeId>,
     },
+    /// There is no such node in the cluster.
+    #[error(
+        "node {node} is not a member of the cluster; if it is to be one, say on a node that serves: rove-server cluster add {node}"
+    )]
+    NotMember {
+        /// Which.
+        node: NodeId,
+    },
+    /// It was taken out.
+    #[error(
+        "node {node} was removed from the cluster: stop it; to take it in again, start it with an empty data directory and say on a \
+         node that serves: rove-server cluster add {node}"
+    )]
+    Removed {
+        /// Which.
+        node: NodeId,
+    },
 }
 
-/// The forming of a cluster, as one node sees it.
+/// The forming of a cluster, as one node sees it, and who is let in afterwards.
 #[derive(Clone, Debug)]
 pub struct Formation {
     me: NodeId,
     boot: Boot,
+    address: String,
     /// The nodes of the configuration, this one among them.
     nodes: Vec<NodeId>,
     record: Record,
     /// Those who were heard and are not formed either.
     waiting: BTreeMap<NodeId, StoreId>,
+    strangers: BTreeMap<NodeId, Stranger>,
 }
 
 impl Formation {
-    /// Continues with what was kept. `nodes` is the configuration's.
-    pub fn new(me: NodeId, boot: Boot, mut nodes: Vec<NodeId>, record: Record) -> Self {
+    /// Continues with what was kept. `nodes` is the configuration's, and `address` where this node is reached by it.
+    pub fn new(me: NodeId, boot: Boot, address: String, mut nodes: Vec<NodeId>, record: Record) -> Self {
         nodes.sort_unstable();
         nodes.dedup();
-        let mut formation = Self { me, boot, nodes, record, waiting: BTreeMap::new() };
+        let (waiting, strangers) = (BTreeMap::new(), BTreeMap::new());
+        let mut formation = Self { me, boot, address, nodes, record, waiting, strangers };
         // A node on its own waits for nobody.
         formation.form_if_all_are_here();
         formation
@@ -122,7 +165,7 @@ impl Formation {
 
     /// What to say to peers.
     pub fn introduction(&self) -> Introduction {
-        Introduction { boot: self.boot, members: self.record.members.clone() }
+        Introduction { boot: self.boot, address: self.address.clone(), map: self.record.map.clone() }
     }
 
     /// What to keep.
@@ -130,49 +173,79 @@ impl Formation {
         &self.record
     }
 
-    /// Whether the cluster is formed: replicas may be started.
-    pub fn is_formed(&self) -> bool {
-        !self.record.members.is_empty()
+    /// Who the nodes of the cluster are; nothing while it is not formed.
+    pub fn map(&self) -> Option<&MemberMap> {
+        self.record.map.as_ref()
+    }
+
+    /// How often this node was rebuilt, once it belongs to a cluster: replicas may be started. 0 if it was formed with it.
+    pub fn rebuild(&self) -> Option<u32> {
+        let member = self.map()?.nodes.get(&self.me)?;
+        (member.store == self.boot.store).then_some(member.rebuild)
     }
 
     /// The nodes that have not been heard yet, while the cluster is not formed.
     pub fn missing(&self) -> Vec<NodeId> {
         let here = |node: &NodeId| *node == self.me || self.waiting.contains_key(node);
-        self.nodes.iter().copied().filter(|node| !self.is_formed() && !here(node)).collect()
+        self.nodes.iter().copied().filter(|node| self.map().is_none() && !here(node)).collect()
+    }
+
+    /// The nodes that were heard and are not let in, since this node started.
+    pub fn strangers(&self) -> &BTreeMap<NodeId, Stranger> {
+        &self.strangers
     }
 
     /// A peer introduces itself. True if there is something new to keep (before anything is answered) and to say.
     ///
     /// # Errors
-    /// Why the peer is not talked to; nothing has changed then.
+    /// Why the peer is not talked to. There is nothing to keep then.
     pub fn hear(&mut self, node: NodeId, peer: &Introduction) -> Result<bool, FormationError> {
-        let before = self.record.clone();
-        self.check(node, peer)?;
-        if self.is_formed() {
-            self.record.seen.insert(node, peer.boot);
-        } else if peer.members.is_empty() {
-            self.waiting.insert(node, peer.boot.store);
-            self.form_if_all_are_here();
-        } else {
-            // It has heard all of us, and wrote down this very store.
-            self.record.members.clone_from(&peer.members);
-            self.record.seen.insert(node, peer.boot);
+        if let Err(error) = self.check(node, peer) {
+            self.remember(node, peer, &error);
+            return Err(error);
         }
+        self.strangers.remove(&node);
+        let before = self.record.clone();
+        match &peer.map {
+            Some(map) => _ = self.adopt(map),
+            // One that is not in the configuration is nothing to wait for.
+            None if self.map().is_none() && !self.nodes.contains(&node) => return Ok(false),
+            None if self.map().is_none() => {
+                self.waiting.insert(node, peer.boot.store);
+                self.form_if_all_are_here();
+                return Ok(self.record != before);
+            }
+            None => {}
+        }
+        self.record.seen.insert(node, peer.boot);
         Ok(self.record != before)
     }
 
+    /// The directory, or a peer, says who the nodes are. True if that is new: to be kept, and then acted on.
+    pub fn adopt(&mut self, map: &MemberMap) -> bool {
+        let newer = self.map().is_none_or(|known| map.version > known.version);
+        if newer {
+            self.record.map = Some(map.clone());
+            self.record.seen.retain(|node, boot| map.nodes.get(node).is_some_and(|member| member.store == boot.store));
+            self.strangers
+                .retain(|node, stranger| map.present(*node).is_none_or(|there| there.store != stranger.store));
+        }
+        newer
+    }
+
     fn check(&self, node: NodeId, peer: &Introduction) -> Result<(), FormationError> {
-        if !peer.members.is_empty() && !peer.members.keys().eq(&self.nodes) {
-            return Err(FormationError::OtherMembers { node, members: peer.members.keys().copied().collect() });
-        }
-        if let Some(known) = peer.members.get(&self.me).filter(|known| **known != self.boot.store) {
-            return Err(FormationError::OtherStore { node: self.me, known: *known, found: self.boot.store });
-        }
-        if let Some(known) = self.record.members.get(&node).filter(|known| **known != peer.boot.store) {
-            return Err(FormationError::OtherStore { node, known: *known, found: peer.boot.store });
+        self.check_founding(node, peer)?;
+        // What the newer map says counts for both; of two of one version each says the same, or they are of two clusters.
+        let version = self.map().into_iter().chain(&peer.map).map(|map| map.version).max();
+        let newest = self.map().into_iter().chain(&peer.map).filter(|map| Some(map.version) == version);
+        for map in newest {
+            admitted(map, self.me, self.boot.store)?;
+            admitted(map, node, peer.boot.store)?;
         }
         let old = |seen: &&Boot| {
-            seen.number > peer.boot.number || (seen.number == peer.boot.number && seen.nonce != peer.boot.nonce)
+            let (now, before) = (peer.boot, **seen);
+            now.store == before.store
+                && (before.number > now.number || (before.number == now.number && before.nonce != now.nonce))
         };
         match self.record.seen.get(&node).filter(old) {
             Some(seen) => Err(FormationError::OldCopy { node, known: seen.number, found: peer.boot.number }),
@@ -180,105 +253,50 @@ impl Formation {
         }
     }
 
+    /// Two that were to form one cluster must mean the same one.
+    fn check_founding(&self, node: NodeId, peer: &Introduction) -> Result<(), FormationError> {
+        let Some(theirs) = peer.map.as_ref().filter(|map| map.version == 0) else { return Ok(()) };
+        let same = match self.map() {
+            Some(ours) => ours.version > 0 || ours.nodes.keys().eq(theirs.nodes.keys()),
+            // One that was not there is told so, below.
+            None => !theirs.nodes.contains_key(&self.me) || theirs.nodes.keys().eq(&self.nodes),
+        };
+        let members = || theirs.nodes.keys().copied().collect();
+        if same { Ok(()) } else { Err(FormationError::OtherMembers { node, members: members() }) }
+    }
+
+    /// Whoever is refused because of its data directory may be let in by an operator.
+    fn remember(&mut self, node: NodeId, peer: &Introduction, error: &FormationError) {
+        let of_it = match error {
+            FormationError::OtherStore { node: of, .. }
+            | FormationError::NotMember { node: of }
+            | FormationError::Removed { node: of } => *of == node,
+            FormationError::OldCopy { .. } | FormationError::OtherMembers { .. } => false,
+        };
+        if of_it && (self.strangers.len() < NODES || self.strangers.contains_key(&node)) {
+            let stranger =
+                Stranger { store: peer.boot.store, address: peer.address.clone(), empty: peer.map.is_none() };
+            self.strangers.insert(node, stranger);
+        }
+    }
+
     fn form_if_all_are_here(&mut self) {
-        if !self.is_formed() && self.missing().is_empty() {
-            self.record.members.clone_from(&self.waiting);
-            self.record.members.insert(self.me, self.boot.store);
+        if self.map().is_none() && self.missing().is_empty() {
+            let mut stores = self.waiting.clone();
+            stores.insert(self.me, self.boot.store);
+            self.record.map = Some(MemberMap::founded(&stores));
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn boot(store: u8, number: u64, nonce: u64) -> Boot {
-        Boot { store: StoreId([store; 16]), number, nonce }
-    }
-
-    fn nodes() -> Vec<NodeId> {
-        vec![NodeId(1), NodeId(2), NodeId(3)]
-    }
-
-    fn node(id: u8, record: Record) -> Formation {
-        Formation::new(NodeId(u64::from(id)), boot(id, 1, u64::from(id)), nodes(), record)
-    }
-
-    /// All hear each other until nothing is new.
-    fn meet(formations: &mut [Formation]) {
-        loop {
-            let mut news = false;
-            for from in 0..formations.len() {
-                for to in (0..formations.len()).filter(|to| *to != from) {
-                    let (node, introduction) = (formations[from].me, formations[from].introduction());
-                    news |= formations[to].hear(node, &introduction).unwrap();
-                }
-            }
-            if !news {
-                return;
-            }
+/// Whether `map` lets `node` take part with `store`.
+fn admitted(map: &MemberMap, node: NodeId, store: StoreId) -> Result<(), FormationError> {
+    match map.nodes.get(&node) {
+        None => Err(FormationError::NotMember { node }),
+        Some(member) if member.standing == Standing::Removed => Err(FormationError::Removed { node }),
+        Some(member) if member.store != store => {
+            Err(FormationError::OtherStore { node, known: member.store, found: store })
         }
-    }
-
-    fn formed() -> Vec<Formation> {
-        let mut all: Vec<_> = (1..=3).map(|id| node(id, Record::default())).collect();
-        meet(&mut all);
-        all
-    }
-
-    #[test]
-    fn three_empty_nodes_form_one_cluster_and_two_never_do() {
-        let mut two: Vec<_> = (1..=2).map(|id| node(id, Record::default())).collect();
-        meet(&mut two);
-        assert!(two.iter().all(|formation| !formation.is_formed() && formation.missing() == [NodeId(3)]));
-        let all = formed();
-        assert!(all.iter().all(Formation::is_formed));
-        assert!(all.iter().all(|formation| formation.record().members == all[0].record().members));
-    }
-
-    #[test]
-    fn one_that_hears_of_the_forming_last_follows_it() {
-        let mut all: Vec<_> = (1..=3).map(|id| node(id, Record::default())).collect();
-        let said: Vec<_> = all.iter().map(Formation::introduction).collect();
-        all[0].hear(NodeId(2), &said[1]).unwrap();
-        assert!(all[0].hear(NodeId(3), &said[2]).unwrap());
-        assert!(all[0].is_formed());
-        let formed = all[0].introduction();
-        assert!(all[2].hear(NodeId(1), &formed).unwrap());
-        assert_eq!(all[2].record().members, formed.members);
-    }
-
-    #[test]
-    fn an_empty_disk_is_recognised_by_its_peers_and_by_itself() {
-        let mut all = formed();
-        let mut empty = Formation::new(NodeId(3), boot(9, 1, 9), nodes(), Record::default());
-        let refused = all[0].hear(NodeId(3), &empty.introduction());
-        assert!(matches!(refused, Err(FormationError::OtherStore { node: NodeId(3), .. })), "{refused:?}");
-        let refused = empty.hear(NodeId(1), &all[0].introduction());
-        assert!(matches!(refused, Err(FormationError::OtherStore { node: NodeId(3), .. })), "{refused:?}");
-        assert!(!empty.is_formed());
-    }
-
-    #[test]
-    fn an_old_copy_is_recognised_also_when_it_counts_the_same_boot() {
-        let mut all = formed();
-        let record = all[2].record().clone();
-        let restart = |number, nonce| Formation::new(NodeId(3), boot(3, number, nonce), nodes(), record.clone());
-        assert_eq!(all[0].hear(NodeId(3), &restart(3, 30).introduction()), Ok(true));
-        assert_eq!(all[0].hear(NodeId(3), &restart(3, 30).introduction()), Ok(false), "a reconnect");
-        for copy in [restart(2, 20), restart(3, 31)] {
-            let refused = all[0].hear(NodeId(3), &copy.introduction());
-            assert!(matches!(refused, Err(FormationError::OldCopy { known: 3, .. })), "{refused:?}");
-        }
-        assert_eq!(all[0].hear(NodeId(3), &restart(4, 40).introduction()), Ok(true));
-    }
-
-    #[test]
-    fn a_cluster_of_other_nodes_is_not_joined_and_a_node_alone_waits_for_nobody() {
-        let mut alone = Formation::new(NodeId(1), boot(1, 1, 1), vec![NodeId(1)], Record::default());
-        assert!(alone.is_formed());
-        let all = formed();
-        let refused = alone.hear(NodeId(2), &all[1].introduction());
-        assert!(matches!(refused, Err(FormationError::OtherMembers { node: NodeId(2), .. })), "{refused:?}");
+        Some(_) => Ok(()),
     }
 }

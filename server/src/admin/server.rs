@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::status::Status;
 use super::{Drain, Failure, SOCKET, TransferLeader};
 use crate::leaving::{DrainProgress, Drainer};
+use crate::membership::Roster;
+use crate::membership::change::{Change, ChangeRefused};
 use crate::nodes::{Nodes, TransferError};
 
 /// What handlers hold.
@@ -25,6 +27,7 @@ use crate::nodes::{Nodes, TransferError};
 struct Admin {
     nodes: Arc<Nodes>,
     drainer: Arc<Drainer>,
+    roster: Option<Arc<Roster>>,
 }
 
 /// The socket, served.
@@ -39,12 +42,17 @@ pub struct AdminServer {
 ///
 /// # Errors
 /// The system's: the path is too long for a socket, say.
-pub fn start(data_dir: &Path, nodes: Arc<Nodes>, drainer: Arc<Drainer>) -> io::Result<AdminServer> {
+pub fn start(
+    data_dir: &Path,
+    nodes: Arc<Nodes>,
+    drainer: Arc<Drainer>,
+    roster: Option<Arc<Roster>>,
+) -> io::Result<AdminServer> {
     let path = data_dir.join(SOCKET);
     let listener = bind(&path)?;
     let stop = CancellationToken::new();
     let stopped = stop.clone().cancelled_owned();
-    let router = router(Admin { nodes, drainer });
+    let router = router(Admin { nodes, drainer, roster });
     let task = tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
             tracing::error!(%error, "the admin socket failed");
@@ -88,6 +96,7 @@ fn router(admin: Admin) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/transfer-leader", post(transfer_leader))
         .route("/v1/drain", get(progress).post(drain))
+        .route("/v1/members", get(members).post(change_members))
         .fallback(|| async {
             failure(StatusCode::NOT_FOUND, "this node does not know that; is it of another version?")
         })
@@ -99,7 +108,8 @@ fn failure(status: StatusCode, error: impl Into<String>) -> Response {
 }
 
 async fn status(State(admin): State<Admin>) -> Json<Status> {
-    Json(Status::new(&admin.nodes, admin.drainer.progress()))
+    let members = admin.roster.as_ref().map(|roster| roster.status(admin.nodes.node()));
+    Json(Status::new(&admin.nodes, admin.drainer.progress(), members))
 }
 
 async fn transfer_leader(State(admin): State<Admin>, Json(body): Json<TransferLeader>) -> Response {
@@ -126,4 +136,28 @@ async fn drain(State(admin): State<Admin>, Json(body): Json<Drain>) -> Response 
         return failure(StatusCode::CONFLICT, error.to_string());
     }
     Json(admin.drainer.progress()).into_response()
+}
+
+async fn members(State(admin): State<Admin>) -> Response {
+    match &admin.roster {
+        Some(roster) => Json(roster.status(admin.nodes.node())).into_response(),
+        None => failure(StatusCode::CONFLICT, ChangeRefused::Alone.to_string()),
+    }
+}
+
+async fn change_members(State(admin): State<Admin>, Json(change): Json<Change>) -> Response {
+    let changed = match &admin.roster {
+        Some(roster) => roster.change(&change, &admin.nodes).await,
+        None => Err(ChangeRefused::Alone),
+    };
+    match changed {
+        Ok(status) => Json(status).into_response(),
+        Err(error) => {
+            let status = match error {
+                ChangeRefused::Directory(_) => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::CONFLICT,
+            };
+            failure(status, error.to_string())
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::leaving::{DrainPhase, DrainProgress, Why};
+use crate::membership::status::MembersStatus;
 use crate::nodes::report::ReplicaReport;
 use crate::nodes::{Nodes, Seen};
 
@@ -24,6 +25,9 @@ pub struct Status {
     pub partitions: Vec<PartitionStatus>,
     /// How far the drain of the node is that was asked.
     pub drain: DrainProgress,
+    /// Who the nodes are, and how far a change of that is; nothing of a node that is alone.
+    #[serde(default)]
+    pub members: Option<MembersStatus>,
     /// What needs somebody's attention.
     pub warnings: Vec<String>,
 }
@@ -89,7 +93,7 @@ pub struct ReplicaStatus {
 
 impl Status {
     /// As `nodes` are seen now.
-    pub(super) fn new(nodes: &Nodes, drain: DrainProgress) -> Self {
+    pub(super) fn new(nodes: &Nodes, drain: DrainProgress, members: Option<MembersStatus>) -> Self {
         let seen = nodes.seen();
         let partitions = partitions(&seen);
         let mut warnings = warnings(&seen, &partitions);
@@ -97,7 +101,9 @@ impl Status {
             warnings
                 .insert(0, "this node reaches no majority: it serves history and hands its sessions over".to_owned());
         }
-        Self { node: nodes.node().id().0, nodes: seen.iter().map(node).collect(), partitions, drain, warnings }
+        warnings.extend(members.iter().flat_map(MembersStatus::warnings));
+        let nodes_seen = seen.iter().map(node).collect();
+        Self { node: nodes.node().id().0, nodes: nodes_seen, partitions, drain, members, warnings }
     }
 }
 

@@ -12,6 +12,8 @@ use crate::admin::client::{AdminError, ask};
 use crate::admin::status::{Status, progress};
 use crate::admin::{Drain, TransferLeader};
 use crate::leaving::{DrainPhase, DrainProgress};
+use crate::membership::change::{Change, What};
+use crate::membership::status::MembersStatus;
 
 /// Between two questions how far a drain is.
 const LOOK: Duration = Duration::from_millis(200);
@@ -23,6 +25,9 @@ const LOOK: Duration = Duration::from_millis(200);
   rove-server cluster transfer-leader 3 2 --config rove.toml    node 2 is to lead partition 3
   rove-server cluster drain --config rove.toml                  before maintenance of this node
   rove-server cluster drain --undo --config rove.toml
+  rove-server cluster replace 3 --config rove.toml              node 3 has lost its disk, and runs with an empty one
+  rove-server cluster add 4 --config rove.toml                  node 4 is new, and runs
+  rove-server cluster remove 3 --config rove.toml
 
 The node whose configuration is named must run on this machine, as this user: it is asked over admin.sock in its data
 directory.")]
@@ -39,6 +44,12 @@ enum ClusterCommand {
     TransferLeader(TransferArgs),
     /// Move leaders and then sessions away from this node, and wait until that is done.
     Drain(DrainArgs),
+    /// Take in a new node, and wait until it has everything.
+    Add(MemberArgs),
+    /// Rebuild a node that has lost its data directory, and wait until it has everything.
+    Replace(MemberArgs),
+    /// Take a node out, and wait until it is in no group any more.
+    Remove(RemoveArgs),
 }
 
 #[derive(Debug, Args)]
@@ -91,6 +102,46 @@ struct DrainArgs {
     target: Target,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  rove-server cluster add 4 --config rove.toml
+  rove-server cluster add 4 --address chat4.example:7684 --config rove.toml
+  rove-server cluster replace 3 --config rove.toml
+
+Start the node first, with an empty data directory, its certificate, and all nodes in its cluster.peers, itself too: it waits, and
+`rove-server cluster status` names it. Any node that serves may be asked. If the command is interrupted the change goes on; say
+`rove-server cluster status` to see how far it is.")]
+struct MemberArgs {
+    /// Which node.
+    node: u64,
+    /// Where the other nodes reach it, if not where it says itself (add) or where they did before (replace).
+    #[arg(long, value_name = "HOST:PORT")]
+    address: Option<String>,
+    /// Also while another change is under way or the nodes run different versions.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  rove-server cluster drain --config node-3/rove.toml     on node 3, if it still runs
+  rove-server cluster remove 3 --config node-1/rove.toml
+  rove-server cluster remove 3 --json --config node-1/rove.toml
+
+Any other node may be asked. Its leaders go elsewhere first, then it leaves each group; when that is done it is not talked to any
+more, and may be stopped. Its data directory is of no further use. If the command is interrupted the change goes on.")]
+struct RemoveArgs {
+    /// Which node.
+    node: u64,
+    /// Also while another change is under way, or too few others are ready: it goes when they are.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClusterCliError {
@@ -109,6 +160,11 @@ pub(super) fn run(args: &ClusterArgs) -> Result<(), ClusterCliError> {
             ClusterCommand::Status(StatusArgs { target }) => status(target).await,
             ClusterCommand::TransferLeader(args) => transfer(args).await,
             ClusterCommand::Drain(args) => drain(args).await,
+            ClusterCommand::Add(args) => args.run(What::Add).await,
+            ClusterCommand::Replace(args) => args.run(What::Replace).await,
+            ClusterCommand::Remove(RemoveArgs { node, force, target }) => {
+                change(target, Change { what: What::Remove, node: *node, address: None, force: *force }).await
+            }
         }
     })
 }
@@ -163,5 +219,34 @@ async fn drain(args: &DrainArgs) -> Result<(), ClusterCliError> {
         now = args.target.ask(Method::GET, "/v1/drain", NOTHING).await?;
     }
     args.target.print(&now, &progress(&now));
+    Ok(())
+}
+
+impl MemberArgs {
+    async fn run(&self, what: What) -> Result<(), ClusterCliError> {
+        let Self { node, address, force, target } = self;
+        change(target, Change { what, node: *node, address: address.clone(), force: *force }).await
+    }
+}
+
+/// Makes a change, and waits until every group has followed.
+async fn change(target: &Target, change: Change) -> Result<(), ClusterCliError> {
+    let mut now: MembersStatus = target.ask(Method::POST, "/v1/members", Some(&change)).await?;
+    let mut said = String::new();
+    while !now.is_settled() {
+        let progress = now.progress();
+        if !target.json && said != progress {
+            super::say(&progress);
+            said = progress;
+        }
+        tokio::time::sleep(LOOK).await;
+        now = target.ask(Method::GET, "/v1/members", NOTHING).await?;
+    }
+    let done = match change.what {
+        What::Add => "is a member of the cluster, and votes in every partition",
+        What::Replace => "has everything again, and votes in every partition",
+        What::Remove => "is not a member of the cluster any more, and may be stopped",
+    };
+    target.print(&now, &format!("node {} {done}", change.node));
     Ok(())
 }

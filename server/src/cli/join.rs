@@ -1,5 +1,6 @@
 //! From a configuration to a node whose replicas run: alone, or as one of a cluster.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use super::members::{self, Members, Transport};
 use super::run::RunError;
 use crate::cluster::{self, Cluster, ClusterConfig, ClusterRunner};
 use crate::edge::{Hub, HubConfig};
+use crate::membership::Roster;
 use crate::node::{Node, NodeConfig, NodeRunner, Opened, Sinks, StartError, inbox};
 use crate::storage::formation::FormationFile;
 
@@ -65,7 +67,12 @@ async fn join_cluster(
     let incarnation = opened.identity().incarnation;
     let boot = members::boot(&file, incarnation);
     let (inbox, mail) = inbox();
-    let members = Members::new(inbox, file, Formation::new(config.node(), boot, nodes, record));
+    let me = config.node();
+    let configured: BTreeMap<_, _> =
+        section.peers.iter().map(|peer| (NodeId(peer.node), peer.address.clone())).collect();
+    let address = configured.get(&me).cloned().unwrap_or_default();
+    let roster = Roster::new(me, configured, file, Formation::new(me, boot, address, nodes, record));
+    let members = Members::new(inbox, roster.clone());
     let socket = cluster::bind(section.listen).map_err(|source| RunError::Listen {
         key: "cluster.listen",
         address: section.listen,
@@ -76,16 +83,17 @@ async fn join_cluster(
         node: config.node(),
         store: boot.store.0,
         incarnation,
-        formation: members.introduction(),
+        formation: roster.introduction(),
         files: section.files(),
-        peers: section.others(config.node()),
+        peers: roster.peers(),
         socket,
         versions: cluster::VERSIONS,
     };
     let (transport, runner) = Cluster::start(cluster_config, members.clone())?;
-    members.started(transport.clone());
-    members.formed().await;
-    let (node, node_runner) = opened.start(sinks, Arc::new(Transport(transport.clone())), mail)?;
+    roster.started(transport.clone());
+    let rebuild = roster.formed().await;
+    let (node, node_runner) = opened.start(rebuild, sinks, Arc::new(Transport(transport.clone())), mail)?;
+    roster.running(node.clone());
     let cluster = Some(JoinedCluster { transport, members, runner });
     Ok(Joined { hub, node, runner: node_runner, cluster })
 }

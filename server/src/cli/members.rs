@@ -1,102 +1,42 @@
-//! Joins the transport between nodes to this node's replicas, and forms the cluster.
+//! Joins the transport between nodes to this node's replicas.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use parking_lot::Mutex;
-use rove_core::formation::{Boot, Formation, Introduction};
+use rove_core::formation::Boot;
 use rove_core::replica::PeerMessage;
 use rove_core::routing::{Forward, ForwardAck};
 use rove_protocol::ids::{NodeId, PartitionId};
-use tokio::sync::watch;
 
 use crate::cluster::{Cluster, PeerHello, PeerSink, SnapshotError, SnapshotHeader, SnapshotReceiver, SnapshotSource};
+use crate::membership::Roster;
 use crate::node::{PeerInbox, PeerSays, Peers};
 use crate::nodes::Nodes;
 use crate::storage::formation::FormationFile;
 
-/// How often a node that waits for others says for whom.
-const SAY_EVERY: Duration = Duration::from_secs(5);
-
 /// Hears what peers say, and hands it to whom it concerns.
 pub(super) struct Members {
     inbox: PeerInbox,
-    file: FormationFile,
-    formation: Mutex<Formation>,
-    formed: watch::Sender<bool>,
-    /// Set as soon as it is started; what peers say before is said again by then.
-    transport: OnceLock<Cluster>,
+    roster: Arc<Roster>,
     /// Set once this node's replicas run; until then it does not say how it is.
     nodes: OnceLock<Arc<Nodes>>,
 }
 
 impl Members {
-    pub(super) fn new(inbox: PeerInbox, file: FormationFile, formation: Formation) -> Arc<Self> {
-        let formed = watch::Sender::new(formation.is_formed());
-        Arc::new(Self {
-            inbox,
-            file,
-            formation: Mutex::new(formation),
-            formed,
-            transport: OnceLock::new(),
-            nodes: OnceLock::new(),
-        })
+    pub(super) fn new(inbox: PeerInbox, roster: Arc<Roster>) -> Arc<Self> {
+        Arc::new(Self { inbox, roster, nodes: OnceLock::new() })
     }
 
-    /// What is said to peers at first.
-    pub(super) fn introduction(&self) -> Bytes {
-        encode(&self.formation.lock().introduction())
-    }
-
-    /// The transport runs.
-    pub(super) fn started(&self, transport: Cluster) {
-        tell(&transport, self.introduction());
-        // It is started once.
-        let _ = self.transport.set(transport);
+    /// Who the nodes are.
+    pub(super) fn roster(&self) -> &Arc<Roster> {
+        &self.roster
     }
 
     /// This node runs, and knows of the others.
     pub(super) fn running(&self, nodes: Arc<Nodes>) {
         // It is started once.
         let _ = self.nodes.set(nodes);
-    }
-
-    /// Waits until the cluster is formed, and says for whom it waits.
-    pub(super) async fn formed(&self) {
-        let mut formed = self.formed.subscribe();
-        loop {
-            tokio::select! {
-                // The sender is ours: it is there as long as we are.
-                _ = formed.wait_for(|formed| *formed) => return,
-                () = tokio::time::sleep(SAY_EVERY) => {
-                    let missing: BTreeSet<u64> = self.formation.lock().missing().iter().map(|node| node.0).collect();
-                    tracing::info!(?missing, "waiting for the other nodes, to form the cluster");
-                }
-            }
-        }
-    }
-
-    fn hear(&self, from: NodeId, said: &[u8]) -> Result<(), String> {
-        let peer: Introduction = postcard::from_bytes(said).map_err(|error| format!("its introduction: {error}"))?;
-        let mut formation = self.formation.lock();
-        let mut next = formation.clone();
-        if next.hear(from, &peer).map_err(|error| error.to_string())? {
-            // Kept before anybody acts on it. A small file, written when a peer has restarted.
-            self.file.save(next.record()).map_err(|error| error.to_string())?;
-        }
-        let news = next.introduction() != formation.introduction();
-        *formation = next;
-        if news {
-            tracing::info!(members = ?formation.record().members, "the cluster is formed");
-            if let Some(transport) = self.transport.get() {
-                tell(transport, encode(&formation.introduction()));
-            }
-            self.formed.send_replace(formation.is_formed());
-        }
-        Ok(())
     }
 }
 
@@ -125,11 +65,11 @@ impl PeerSink for Members {
     }
 
     fn hello_allowed(&self, hello: &PeerHello) -> Result<(), String> {
-        self.hear(hello.node, &hello.formation)
+        self.roster.hear(hello.node, &hello.formation)
     }
 
     fn formation(&self, from: NodeId, formation: Bytes) {
-        if let Err(error) = self.hear(from, &formation) {
+        if let Err(error) = self.roster.hear(from, &formation) {
             tracing::warn!(peer = %from, %error, "the peer's news of the cluster's formation");
         }
     }
@@ -180,15 +120,4 @@ impl Peers for Transport {
 /// This start of the data directory.
 pub(super) fn boot(file: &FormationFile, number: u64) -> Boot {
     Boot { store: file.store(), number, nonce: rand::random() }
-}
-
-fn tell(transport: &Cluster, introduction: Bytes) {
-    if let Err(error) = transport.set_formation(introduction) {
-        tracing::error!(%error, "peers cannot be told of the cluster's formation");
-    }
-}
-
-fn encode(introduction: &Introduction) -> Bytes {
-    // Only a value that serde cannot describe fails, and this is ids and numbers.
-    postcard::to_allocvec(introduction).unwrap_or_default().into()
 }

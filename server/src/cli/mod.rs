@@ -48,7 +48,7 @@ enum Command {
     Serve(ServeArgs),
     /// Run a node for development: a certificate and data of its own, no limits on sign-ups.
     Dev(dev::DevArgs),
-    /// Ask a running node: show the cluster, move a leader, drain.
+    /// Ask a running node: show the cluster, move a leader, drain, add, replace or remove a node.
     Cluster(cluster::ClusterArgs),
 }
 

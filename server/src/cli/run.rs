@@ -22,6 +22,7 @@ use crate::cluster::{Cluster, ClusterError};
 use crate::edge::{Edge, EdgeConfig, EndpointSecret, Hub};
 use crate::http::{self, Api, ApiConfig};
 use crate::leaving::{Drainer, move_leaders, watch_minority};
+use crate::membership::Roster;
 use crate::node::{FatalError, Node, NodeRunner, StartError};
 use crate::nodes::{About, Nodes};
 use crate::storage::formation::FormationFileError;
@@ -101,7 +102,8 @@ pub(super) fn run(config: &Config, ready_file: Option<&Path>, announce: Announce
             Some(cluster) => (Some(cluster.transport), Some((cluster.members, cluster.runner))),
             None => (None, None),
         };
-        let parts = Parts { hub, node, transport, quic, sessions, udp, tcp, tcp_tls, pin: identity.pin() };
+        let roster = connected.as_ref().map(|(members, _)| members.roster().clone());
+        let parts = Parts { hub, node, transport, roster, quic, sessions, udp, tcp, tcp_tls, pin: identity.pin() };
         let running = Running::start(config, parts)?;
         if let Some((members, _)) = &connected {
             members.running(running.nodes.clone());
@@ -122,6 +124,7 @@ struct Parts {
     hub: Arc<Hub>,
     node: Node,
     transport: Option<Cluster>,
+    roster: Option<Arc<Roster>>,
     quic: quinn::ServerConfig,
     sessions: Arc<SessionStore>,
     udp: UdpSocket,
@@ -155,7 +158,7 @@ struct Listening {
 
 impl Running {
     fn start(config: &Config, parts: Parts) -> Result<Self, RunError> {
-        let Parts { hub, node, transport, quic, sessions, udp, tcp, tcp_tls, pin } = parts;
+        let Parts { hub, node, transport, roster, quic, sessions, udp, tcp, tcp_tls, pin } = parts;
         let shutdown = CancellationToken::new();
         let quic_address = udp.local_addr().map_err(system("the UDP socket has no address"))?;
         let https_address = tcp.local_addr().map_err(system("the TCP socket has no address"))?;
@@ -196,9 +199,11 @@ impl Running {
         let http = tokio::spawn(http::serve_tcp(tcp, tcp_tls, router, shutdown.clone()));
         let (asking, looking) =
             (nodes.clone().watch(shutdown.clone()), watch_minority(nodes.clone(), shutdown.clone()));
-        let watching = tokio::spawn(async { _ = tokio::join!(asking, looking) });
         let drainer = Arc::new(Drainer::new(nodes.clone()));
-        let admin = admin(config, &nodes, &drainer);
+        let members = roster.clone().map(|roster| roster.watch(node.clone(), drainer.clone(), shutdown.clone()));
+        let watching =
+            tokio::spawn(async { _ = tokio::join!(asking, looking, futures::future::OptionFuture::from(members)) });
+        let admin = admin(config, &nodes, &drainer, roster);
         let listening = Listening { quic: quic_address, https: https_address, advertised, pin };
         Ok(Self { node, nodes, drainer, edge, http, watching, admin, listening, shutdown })
     }
@@ -263,8 +268,13 @@ impl Running {
 }
 
 /// Serves the operator of this machine. Without that the node is as good to everybody else.
-fn admin(config: &Config, nodes: &Arc<Nodes>, drainer: &Arc<Drainer>) -> Option<AdminServer> {
-    match admin::start(&config.data_dir, nodes.clone(), drainer.clone()) {
+fn admin(
+    config: &Config,
+    nodes: &Arc<Nodes>,
+    drainer: &Arc<Drainer>,
+    roster: Option<Arc<Roster>>,
+) -> Option<AdminServer> {
+    match admin::start(&config.data_dir, nodes.clone(), drainer.clone(), roster) {
         Ok(admin) => Some(admin),
         Err(error) => {
             let path = config.data_dir.join(admin::SOCKET);

@@ -178,13 +178,13 @@ fn check(shared: &Shared, hello: Hello) -> Result<PeerHello, Refusal> {
     if hello.node == config.node {
         return Err(Refusal::OwnId(hello.node));
     }
-    let Some(peer) = shared.peer(hello.node) else { return Err(Refusal::UnknownNode(hello.node)) };
+    let peer = shared.peer(hello.node);
     let (theirs, ours) = ((hello.lowest, hello.highest), config.versions);
     let version = theirs.1.min(ours.1);
     if version < theirs.0.max(ours.0) {
         return Err(Refusal::Versions { theirs, ours });
     }
-    if peer.is_resting() {
+    if peer.as_ref().is_some_and(|peer| peer.is_resting()) {
         return Err(Refusal::Resting);
     }
     let hello = PeerHello {
@@ -196,6 +196,7 @@ fn check(shared: &Shared, hello: Hello) -> Result<PeerHello, Refusal> {
         version,
         program: hello.program,
     };
+    // Also of one that is no peer: it may become one, and is told what has to be done for that.
     shared.sink.hello_allowed(&hello).map_err(Refusal::NotAllowed)?;
-    Ok(hello)
+    if peer.is_some() { Ok(hello) } else { Err(Refusal::UnknownNode(hello.node)) }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use quinn::Incoming;
+use rove_protocol::ids::NodeId;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -57,19 +58,20 @@ async fn greet(shared: Arc<Shared>, incoming: Incoming) {
     let candidate = match hello::answer(&shared, connection).await {
         Ok(candidate) => candidate,
         Err(GreetError::Link(error)) => return shared.grievances.say(whom, &(&error).into()),
-        Err(
-            error @ GreetError::Refused(claimed, Refusal::NotAllowed(_) | Refusal::Versions { .. } | Refusal::Resting),
-        ) => {
-            // Its certificate says that it is the peer.
-            if let Some(peer) = shared.peer(claimed) {
-                peer.refused(&shared, &error);
-            }
-            return;
-        }
-        Err(GreetError::Refused(_, refusal)) => return shared.grievances.say(whom, &(&refusal).into()),
+        Err(error @ GreetError::Refused(claimed, _)) => return refused(&shared, claimed, whom, &error),
     };
     let Some(peer) = shared.peer(candidate.hello.node) else { return };
     if let Err(full) = peer.candidates.try_send(candidate) {
         full.into_inner().refuse(&Refusal::Duplicate);
+    }
+}
+
+/// Says why a greeting came to nothing: of the peer, if its certificate said that it is that peer.
+fn refused(shared: &Shared, claimed: NodeId, whom: Whom, error: &GreetError) {
+    let GreetError::Refused(_, refusal) = error else { return };
+    let is_it = matches!(refusal, Refusal::NotAllowed(_) | Refusal::Versions { .. } | Refusal::Resting);
+    match shared.peer(claimed).filter(|_| is_it) {
+        Some(peer) => peer.refused(shared, error),
+        None => shared.grievances.say(whom, &refusal.into()),
     }
 }

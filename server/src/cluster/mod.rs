@@ -40,6 +40,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use parking_lot::RwLock;
 use rove_core::replica::PeerMessage;
 use rove_core::routing::{Forward, ForwardAck};
 use rove_protocol::ids::{NodeId, PartitionId};
@@ -81,7 +82,7 @@ pub struct ClusterConfig {
     pub store: [u8; 16],
     /// How often it was started with that directory, this time included.
     pub incarnation: u64,
-    /// What it knows of the cluster's formation; at most 1 KiB, see [`Cluster::set_formation`].
+    /// What it knows of the cluster's formation; at most 4 KiB, see [`Cluster::set_formation`].
     pub formation: Bytes,
     /// Certificate, key and authority.
     pub files: Files,
@@ -248,7 +249,10 @@ struct Shared {
     local: SocketAddr,
     /// Whether the socket reaches IPv4 and IPv6.
     dual_stack: bool,
-    peers: BTreeMap<NodeId, Arc<Peer>>,
+    peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
+    /// Every task but those of the runner's callers.
+    tasks: TaskTracker,
+    stop: CancellationToken,
     formation: watch::Sender<Bytes>,
     grievances: Grievances,
 }
@@ -263,8 +267,16 @@ struct Fixed {
 }
 
 impl Shared {
-    fn peer(&self, node: NodeId) -> Option<&Arc<Peer>> {
-        self.peers.get(&node)
+    fn peer(&self, node: NodeId) -> Option<Arc<Peer>> {
+        self.peers.read().get(&node).cloned()
+    }
+
+    /// Begins to talk to a peer.
+    fn begin(self: &Arc<Self>, node: NodeId, address: String) -> Arc<Peer> {
+        let (peer, candidates) = Peer::new(node, address, self.stop.child_token());
+        let peer = Arc::new(peer);
+        self.tasks.spawn(PeerTask::new(self.clone(), peer.clone(), candidates).run());
+        peer
     }
 
     /// What this node says of itself now.
@@ -316,16 +328,8 @@ impl Cluster {
         let endpoint_config = quinn::EndpointConfig::default();
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = quinn::Endpoint::new(endpoint_config, Some(server), config.socket, runtime)?;
-        let mut waiting = Vec::new();
-        let mut peers = BTreeMap::new();
-        for PeerAddress { node, address } in config.peers {
-            if node != config.node {
-                let (peer, candidates) = Peer::new(node, address);
-                waiting.push((node, candidates));
-                peers.insert(node, Arc::new(peer));
-            }
-        }
-        let ClusterConfig { name, node, store, incarnation, versions, .. } = config;
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let ClusterConfig { name, node, store, incarnation, versions, peers, .. } = config;
         let shared = Arc::new(Shared {
             config: Fixed { name, node, store, incarnation, versions },
             sink,
@@ -333,20 +337,49 @@ impl Cluster {
             endpoint: endpoint.clone(),
             local,
             dual_stack,
-            peers,
+            peers: RwLock::default(),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
             formation: watch::Sender::new(config.formation),
             grievances: Grievances::default(),
         });
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(listener::listen(shared.clone(), stop.clone()));
-        for (node, candidates) in waiting {
-            if let Some(peer) = shared.peer(node) {
-                let task = PeerTask::new(shared.clone(), peer.clone(), candidates, stop.clone());
-                tasks.spawn(task.run());
+        let cluster = Self(shared);
+        cluster.set_peers(peers);
+        tasks.close();
+        Ok((cluster, ClusterRunner { endpoint, tasks, stop }))
+    }
+
+    /// The other nodes are these from now on; an entry for this node is ignored. Connections with those that are no peers any more, or
+    /// are at another address, end; so do those that [`PeerSink::hello_allowed`] would not allow now.
+    pub fn set_peers(&self, peers: Vec<PeerAddress>) {
+        let shared = &self.0;
+        let wanted: BTreeMap<NodeId, String> =
+            peers.into_iter().map(|peer| (peer.node, peer.address)).filter(|(node, _)| *node != self.node()).collect();
+        let mut kept = shared.peers.write();
+        // A transport that stops begins nothing.
+        if shared.stop.is_cancelled() {
+            return;
+        }
+        kept.retain(|node, peer| {
+            let stays = wanted.get(node) == Some(&peer.address);
+            if !stays {
+                peer.gone.cancel();
+            }
+            stays
+        });
+        for (node, address) in wanted {
+            kept.entry(node).or_insert_with(|| shared.begin(node, address));
+        }
+        let all: Vec<_> = kept.values().cloned().collect();
+        // The listener is asked without the lock.
+        drop(kept);
+        for peer in all {
+            let refused = peer.link().and_then(|link| shared.sink.hello_allowed(&link.hello).err());
+            if let Some(reason) = refused {
+                peer.cut_off(reason);
             }
         }
-        tasks.close();
-        Ok((Self(shared), ClusterRunner { endpoint, tasks, stop }))
     }
 
     /// This node.
@@ -432,13 +465,13 @@ impl Cluster {
 
     /// How it stands with every peer.
     pub fn peers(&self) -> Vec<PeerStatus> {
-        self.0.peers.values().map(|peer| peer.status()).collect()
+        self.0.peers.read().values().map(|peer| peer.status()).collect()
     }
 
     /// What this node knows of the cluster's formation from now on: peers are told.
     ///
     /// # Errors
-    /// It is larger than 1 KiB.
+    /// It is larger than 4 KiB.
     pub fn set_formation(&self, formation: Bytes) -> Result<(), SendError> {
         if formation.len() > registry::FORMATION_BYTES {
             return Err(SendError::TooLarge);
@@ -493,7 +526,7 @@ fn check(config: &ClusterConfig) -> Result<(), ClusterError> {
         return wrong("node_id: use 1 to 4294967295");
     }
     if config.formation.len() > registry::FORMATION_BYTES {
-        return wrong("formation state is larger than 1 KiB");
+        return wrong("formation state is larger than 4 KiB");
     }
     let mut nodes: Vec<_> = config.peers.iter().map(|peer| peer.node).collect();
     nodes.sort_unstable();

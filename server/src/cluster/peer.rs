@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rove_protocol::ids::NodeId;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::hello::{self, Candidate, GreetError};
@@ -35,11 +35,15 @@ pub(super) struct Peer {
     link: Mutex<Option<Arc<Link>>>,
     last_error: Mutex<Option<String>>,
     resting_until: Mutex<Option<Instant>>,
+    /// Ended when it is no peer any more.
+    pub(super) gone: CancellationToken,
+    /// Why its connection is to end, said by whoever does not want it any more.
+    unwanted: watch::Sender<Option<String>>,
     links: std::sync::atomic::AtomicU64,
 }
 
 impl Peer {
-    pub(super) fn new(node: NodeId, address: String) -> (Self, mpsc::Receiver<Candidate>) {
+    pub(super) fn new(node: NodeId, address: String, gone: CancellationToken) -> (Self, mpsc::Receiver<Candidate>) {
         let (candidates, waiting) = mpsc::channel(CANDIDATES);
         let peer = Self {
             node,
@@ -49,6 +53,8 @@ impl Peer {
             link: Mutex::default(),
             last_error: Mutex::default(),
             resting_until: Mutex::default(),
+            gone,
+            unwanted: watch::Sender::new(None),
             links: std::sync::atomic::AtomicU64::new(0),
         };
         (peer, waiting)
@@ -69,6 +75,11 @@ impl Peer {
             *self.last_error.lock() = None;
         }
         *self.link.lock() = link;
+    }
+
+    /// Ends the connection there is, with the reason.
+    pub(super) fn cut_off(&self, reason: String) {
+        self.unwanted.send_replace(Some(reason));
     }
 
     /// Whether it broke the rules a moment ago.
@@ -183,6 +194,7 @@ async fn connect(shared: &Shared, peer: &Peer) -> Result<quinn::Connection, Link
 /// What happens to a peer.
 enum Event {
     Stop,
+    Unwanted(String),
     Inbound(Candidate),
     Dialled(Result<Candidate, GreetError>),
     Failed(LinkError),
@@ -193,7 +205,7 @@ pub(super) struct PeerTask {
     pub(super) shared: Arc<Shared>,
     pub(super) peer: Arc<Peer>,
     pub(super) candidates: mpsc::Receiver<Candidate>,
-    pub(super) stop: CancellationToken,
+    unwanted: watch::Receiver<Option<String>>,
     running: Option<Running>,
     dial: Option<Dial>,
     /// Inbound, unanswered until the dial under way is done.
@@ -202,14 +214,10 @@ pub(super) struct PeerTask {
 }
 
 impl PeerTask {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        peer: Arc<Peer>,
-        candidates: mpsc::Receiver<Candidate>,
-        stop: CancellationToken,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, peer: Arc<Peer>, candidates: mpsc::Receiver<Candidate>) -> Self {
+        let unwanted = peer.unwanted.subscribe();
         let backoff = Backoff::new(shared.config.node > peer.node);
-        Self { shared, peer, candidates, stop, running: None, dial: None, held: None, backoff }
+        Self { shared, peer, candidates, unwanted, running: None, dial: None, held: None, backoff }
     }
 
     pub(super) async fn run(mut self) {
@@ -220,6 +228,7 @@ impl PeerTask {
             }
             match self.event().await {
                 Event::Stop => break,
+                Event::Unwanted(reason) => self.cut_off(reason).await,
                 Event::Inbound(candidate) => self.inbound(candidate).await,
                 Event::Dialled(dialled) => self.dialled(dialled).await,
                 Event::Failed(error) => self.failed(error).await,
@@ -247,11 +256,21 @@ impl PeerTask {
             }
         };
         tokio::select! {
-            () = self.stop.cancelled() => Event::Stop,
+            () = self.peer.gone.cancelled() => Event::Stop,
+            reason = unwanted(&mut self.unwanted) => Event::Unwanted(reason),
             error = failed => Event::Failed(error),
             Some(candidate) = self.candidates.recv() => Event::Inbound(candidate),
             dialled = dial => Event::Dialled(dialled),
         }
+    }
+
+    /// Whoever let it in does so no longer.
+    async fn cut_off(&mut self, reason: String) {
+        let Some(running) = self.running.take() else { return };
+        self.peer.set_link(None);
+        running.end(CloseCode::NOT_ALLOWED, &reason).await;
+        self.peer.refused(&self.shared, &GreetError::Refused(self.peer.node, Refusal::NotAllowed(reason)));
+        self.shared.sink.link_down(self.peer.node);
     }
 
     async fn inbound(&mut self, candidate: Candidate) {
@@ -319,6 +338,17 @@ impl PeerTask {
         self.peer.refused(&self.shared, &GreetError::Link(error));
         self.shared.sink.link_down(self.peer.node);
     }
+}
+
+/// Waits until somebody says that the connection is to end.
+async fn unwanted(unwanted: &mut watch::Receiver<Option<String>>) -> String {
+    // The sender lives in the peer, which the task holds.
+    while unwanted.changed().await.is_ok() {
+        if let Some(reason) = unwanted.borrow_and_update().clone() {
+            return reason;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Whether a new connection takes the place of the one in use.

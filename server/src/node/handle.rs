@@ -105,7 +105,7 @@ impl Node {
     /// cluster is opened and started in two steps: [`Opened`].
     pub fn start(config: NodeConfig, sinks: Sinks) -> Result<(Self, NodeRunner), StartError> {
         let (_, nobody) = inbox();
-        Opened::open(config)?.start(sinks, Arc::new(NoPeers), nobody)
+        Opened::open(config)?.start(0, sinks, Arc::new(NoPeers), nobody)
     }
 
     /// This node.

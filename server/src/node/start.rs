@@ -52,12 +52,12 @@ pub struct Opened {
     directory: SqlDirectory,
     /// One for each thread of the read pool, and one for the gates.
     readers: Vec<DirectoryReader>,
-    /// By partition.
-    lanes: Vec<Lane>,
+    /// What was found of each replica, and up to where its state is durable; by partition.
+    recovered: Vec<(Recovered, u64)>,
 }
 
 impl Opened {
-    /// Opens the data directory, which is this process's from then on, and recovers the replicas. Blocks on the disk.
+    /// Opens the data directory, which is this process's from then on, and looks whether it is sound. Blocks on the disk.
     ///
     /// # Errors
     /// [`StartError`]: each says what to do.
@@ -70,12 +70,20 @@ impl Opened {
         self.identity
     }
 
-    /// Starts the threads. Returns before the log is replayed: see [`Node::is_ready`]. `mail` is what `peers` have to say.
+    /// Recovers the replicas and starts the threads. Returns before the log is replayed: see [`Node::is_ready`]. `rebuild` is how
+    /// often this node's replicas were rebuilt: those that were not are founders of their groups, others wait to be taken in. `mail`
+    /// is what `peers` have to say.
     ///
     /// # Errors
-    /// [`StartError::Thread`].
-    pub fn start(self, sinks: Sinks, peers: Arc<dyn Peers>, mail: PeerMail) -> Result<(Node, NodeRunner), StartError> {
-        run(self, sinks, peers, mail)
+    /// [`StartError::Quarantined`], [`StartError::Thread`].
+    pub fn start(
+        self,
+        rebuild: u32,
+        sinks: Sinks,
+        peers: Arc<dyn Peers>,
+        mail: PeerMail,
+    ) -> Result<(Node, NodeRunner), StartError> {
+        run(self, rebuild, sinks, peers, mail)
     }
 }
 
@@ -106,21 +114,44 @@ fn open(config: NodeConfig) -> Result<Opened, StartError> {
         }
         watermark.check(partition, &recovered)?;
         synced.push(Synced::of(&recovered));
-        lane(&config, identity, partition, recovered, durable)
+        Ok::<_, StartError>((recovered, durable))
     };
     // What is in RocksDB before anything is written was read from its files. SQLite's may be in its log only, and not synced.
-    let mut lanes = vec![recover(DIRECTORY, directory.applied(), 0)?];
+    let mut replicas = vec![recover(DIRECTORY, directory.applied(), 0)?];
     for machine in &machines {
         let applied = machine.machine.applied();
-        lanes.push(recover(machine.partition, applied, applied)?);
+        replicas.push(recover(machine.partition, applied, applied)?);
     }
-    Ok(Opened { config, lock, identity, log, watermark, synced, state, machines, directory, readers, lanes })
+    Ok(Opened {
+        config,
+        lock,
+        identity,
+        log,
+        watermark,
+        synced,
+        state,
+        machines,
+        directory,
+        readers,
+        recovered: replicas,
+    })
 }
 
 /// Starts the threads.
-fn run(opened: Opened, sinks: Sinks, peers: Arc<dyn Peers>, mail: PeerMail) -> Result<(Node, NodeRunner), StartError> {
-    let Opened { config, lock, identity, log, watermark, synced, state, machines, directory, mut readers, lanes } =
+fn run(
+    opened: Opened,
+    rebuild: u32,
+    sinks: Sinks,
+    peers: Arc<dyn Peers>,
+    mail: PeerMail,
+) -> Result<(Node, NodeRunner), StartError> {
+    let Opened { config, lock, identity, log, watermark, synced, state, machines, directory, mut readers, recovered } =
         opened;
+    let lanes = (0..)
+        .map(PartitionId)
+        .zip(recovered)
+        .map(|(partition, (recovered, durable))| lane(&config, identity, rebuild, partition, recovered, durable))
+        .collect::<Result<Vec<_>, _>>()?;
     let stats = Arc::new(NodeStats::default());
     let gates_reader = readers.pop().ok_or_else(|| StartError::Config("read_threads".to_owned()))?;
     let members = gates_reader.members().map_err(|error| StartError::Directory(error.to_string()))?;
@@ -284,12 +315,13 @@ fn identify(log: &RaftLog, config: &NodeConfig) -> Result<Identity, StartError> 
 fn lane(
     config: &NodeConfig,
     identity: Identity,
+    rebuild: u32,
     partition: PartitionId,
     recovered: Recovered,
     durable: u64,
 ) -> Result<Lane, StartError> {
-    let voters = config.members.iter().map(|node| member_of(*node, 0)).collect();
-    let mut replica_config = ReplicaConfig::new(partition, member_of(config.node_id, 0), voters);
+    let founders = config.members.iter().filter(|_| rebuild == 0).map(|node| member_of(*node, 0)).collect();
+    let mut replica_config = ReplicaConfig::new(partition, member_of(config.node_id, rebuild), founders);
     replica_config.keep_for_peers = config.keep_for_peers;
     let mut replica = Replica::recover(replica_config, recovered, &raft_logger::logger(partition))
         .map_err(|reason| StartError::Quarantined { partition, reason })?;

@@ -6,14 +6,16 @@
 
 pub mod report;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::future::{BoxFuture, join_all};
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use rove_core::discovery::{NodeState, rank};
 use rove_core::lane::HandoverError;
@@ -147,33 +149,43 @@ impl Nodes {
         self.cluster.as_ref().is_none_or(|cluster| cluster.peers().is_empty())
     }
 
-    /// Asks the other nodes, until `stop`.
+    /// Asks the other nodes, whichever there are, until `stop`.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let Some(cluster) = &self.cluster else { return };
-        let asking = cluster.peers().into_iter().map(|peer| self.ask(cluster, peer.node));
-        tokio::select! {
-            _ = join_all(asking) => {}
-            () = stop.cancelled() => {}
+        let mut every = tokio::time::interval(ASK_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // One that takes long to answer holds up nobody else, and is not asked again meanwhile.
+        let mut asked = BTreeSet::new();
+        let mut asking = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(peer) = asking.next(), if !asking.is_empty() => {
+                    asked.remove(&peer);
+                }
+                _ = every.tick() => {
+                    let peers = cluster.peers().into_iter().map(|peer| peer.node);
+                    for peer in peers.filter(|peer| asked.insert(*peer)) {
+                        asking.push(self.ask(cluster, peer));
+                    }
+                }
+            }
         }
     }
 
-    async fn ask(&self, cluster: &Cluster, peer: NodeId) {
-        let mut every = tokio::time::interval(ASK_EVERY);
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            every.tick().await;
-            match cluster.call(peer, Question::Report.encode()).await {
-                Ok(answer) => {
-                    if let Some(report) = report::understood(&answer) {
-                        self.heard(peer, report);
-                    } else {
-                        tracing::debug!(%peer, bytes = answer.len(), "the node's report is not understood");
-                    }
+    async fn ask(&self, cluster: &Cluster, peer: NodeId) -> NodeId {
+        match cluster.call(peer, Question::Report.encode()).await {
+            Ok(answer) => {
+                if let Some(report) = report::understood(&answer) {
+                    self.heard(peer, report);
+                } else {
+                    tracing::debug!(%peer, bytes = answer.len(), "the node's report is not understood");
                 }
-                Err(CallError::Unlinked) => {}
-                Err(error) => tracing::debug!(%peer, %error, "the node does not say how it is"),
             }
+            Err(CallError::Unlinked) => {}
+            Err(error) => tracing::debug!(%peer, %error, "the node does not say how it is"),
         }
+        peer
     }
 
     fn heard(&self, peer: NodeId, report: Report) {

@@ -94,6 +94,7 @@ impl FormationFile {
 
 #[cfg(test)]
 mod tests {
+    use rove_core::membership::MemberMap;
     use rove_protocol::ids::NodeId;
 
     use super::*;
@@ -103,10 +104,10 @@ mod tests {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (file, record) = FormationFile::open(one.path()).unwrap();
         assert_eq!(record, Record::default());
-        let members = [(NodeId(1), file.store())].into();
-        file.save(&Record { members, ..Record::default() }).unwrap();
+        let map = MemberMap::founded(&[(NodeId(1), file.store())].into());
+        file.save(&Record { map: Some(map.clone()), ..Record::default() }).unwrap();
         let (again, record) = FormationFile::open(one.path()).unwrap();
-        assert_eq!((again.store(), record.members.len()), (file.store(), 1));
+        assert_eq!((again.store(), record.map), (file.store(), Some(map)));
         assert_ne!(FormationFile::open(other.path()).unwrap().0.store(), file.store());
     }
 

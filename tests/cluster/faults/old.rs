@@ -82,7 +82,7 @@ pub(super) async fn empty(arena: &mut Arena, until: Instant) -> Result<Fired, St
         let data = arena.nodes.data(node);
         let aside = data.with_extension("aside");
         fs::rename(&data, &aside).map_err(|error| format!("{}: {error}", data.display()))?;
-        noticed(arena, node, "has lost its data directory", &aside).await?;
+        noticed(arena, node, "has another data directory", &aside).await?;
         fired += 1;
     }
     Ok(Fired::Times(fired))

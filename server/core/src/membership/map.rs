@@ -213,7 +213,8 @@ impl MemberMap {
         any.then_some(next)
     }
 
-    fn not_member(&self, node: NodeId) -> ChangeError {
+    /// That there is no such node, and which there are.
+    pub fn not_member(&self, node: NodeId) -> ChangeError {
         let known: Vec<_> = self.members().map(|node| node.to_string()).collect();
         ChangeError::NotMember { node, known: known.join(", ") }
     }

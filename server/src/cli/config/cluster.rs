@@ -8,7 +8,7 @@ use rove_protocol::ids::NodeId;
 use serde::Deserialize;
 
 use super::{ConfigError, wrong};
-use crate::cluster::{Files, PeerAddress, pki, registry};
+use crate::cluster::{Files, pki, registry};
 
 /// The port between nodes: the one after the clients'.
 pub const DEFAULT_CLUSTER_PORT: u16 = super::DEFAULT_PORT + 1;
@@ -51,12 +51,6 @@ impl ClusterSection {
     /// The files.
     pub fn files(&self) -> Files {
         Files { ca: self.ca.clone(), certificate: self.certificate.clone(), key: self.key.clone() }
-    }
-
-    /// All nodes but `node`.
-    pub fn others(&self, node: NodeId) -> Vec<PeerAddress> {
-        let others = self.peers.iter().filter(|peer| peer.node != node.0);
-        others.map(|peer| PeerAddress { node: NodeId(peer.node), address: peer.address.clone() }).collect()
     }
 
     /// What can be told without the files.
@@ -151,8 +145,6 @@ mod tests {
         let cluster = load(&section("", PEERS)).unwrap().cluster.unwrap();
         assert_eq!(cluster.listen.port(), DEFAULT_CLUSTER_PORT);
         assert!(cluster.ca.is_absolute() && cluster.key.is_absolute());
-        let others = cluster.others(NodeId(1));
-        assert_eq!(others, [PeerAddress { node: NodeId(2), address: "b:1".to_owned() }]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod abuse;
 mod bytes;
 mod links;
+mod peers;
 mod refusals;
 mod snapshots;
 

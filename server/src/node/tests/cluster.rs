@@ -124,7 +124,7 @@ impl World {
         };
         let (inbox, mail) = inbox();
         let side = Side { me: id, net: Arc::clone(&self.net) };
-        let started = Opened::open(config).unwrap().start(Sinks::none(), Arc::new(side), mail).unwrap();
+        let started = Opened::open(config).unwrap().start(0, Sinks::none(), Arc::new(side), mail).unwrap();
         self.net.inboxes.lock().insert(id, inbox);
         self.net.down.lock().remove(&id);
         self.nodes.insert(id, started);

@@ -1,0 +1,301 @@
+//! Who the nodes of the cluster are, on this node: what the forming, the directory and the peers say of it comes together here, is
+//! written down, and is acted on.
+//!
+//! ```text
+//! directory (applied here) ─┐                    ┌─▶ the transport: whom it talks to, what it tells them
+//!                           ├─▶ Roster ─▶ disk ──┤
+//! introductions of peers ───┘                    └─▶ the replicas: what their groups are to follow
+//! ```
+
+pub mod change;
+pub mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rove_core::formation::{Formation, FormationError, Introduction};
+use rove_core::membership::{MemberMap, Standing, follows};
+use rove_protocol::ids::{NodeId, PartitionId};
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{Cluster, PeerAddress};
+use crate::leaving::Drainer;
+use crate::node::Node;
+use crate::storage::formation::FormationFile;
+
+/// How often a node that waits for others says for whom.
+const SAY_EVERY: Duration = Duration::from_secs(5);
+/// How often it is looked whether a node that leaves is out of every group.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Who the nodes are. See the [module](self).
+pub struct Roster {
+    me: NodeId,
+    /// Where the configuration says that nodes are reached.
+    configured: BTreeMap<NodeId, String>,
+    file: FormationFile,
+    formation: Mutex<Formation>,
+    /// How often this node was rebuilt, once it belongs to a cluster.
+    rebuild: watch::Sender<Option<u32>>,
+    /// Why this node is not part of the cluster it hears of, as it was said last.
+    excluded: Mutex<Option<FormationError>>,
+    /// Set as soon as it is started; what peers say before is said again by then.
+    transport: OnceLock<Cluster>,
+    /// Set once this node's replicas run.
+    node: OnceLock<Node>,
+}
+
+impl fmt::Debug for Roster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Roster").field("me", &self.me).finish_non_exhaustive()
+    }
+}
+
+impl Roster {
+    /// Of this node. `configured` are the nodes of the configuration with their addresses.
+    pub fn new(
+        me: NodeId,
+        configured: BTreeMap<NodeId, String>,
+        file: FormationFile,
+        formation: Formation,
+    ) -> Arc<Self> {
+        let rebuild = watch::Sender::new(formation.rebuild());
+        Arc::new(Self {
+            me,
+            configured,
+            file,
+            formation: Mutex::new(formation),
+            rebuild,
+            excluded: Mutex::default(),
+            transport: OnceLock::new(),
+            node: OnceLock::new(),
+        })
+    }
+
+    /// What is said to peers.
+    pub fn introduction(&self) -> Bytes {
+        encode(&self.formation.lock().introduction())
+    }
+
+    /// Whom to talk to: the members, or before there are any those of the configuration.
+    pub fn peers(&self) -> Vec<PeerAddress> {
+        let formation = self.formation.lock();
+        let address = |node: &NodeId| self.configured.get(node).cloned().unwrap_or_default();
+        match formation.map() {
+            Some(map) => map
+                .all_present()
+                .map(|(node, member)| {
+                    let address = if member.address.is_empty() { address(&node) } else { member.address.clone() };
+                    PeerAddress { node, address }
+                })
+                .collect(),
+            None => self.configured.keys().map(|node| PeerAddress { node: *node, address: address(node) }).collect(),
+        }
+    }
+
+    /// The transport runs.
+    pub fn started(&self, transport: Cluster) {
+        // It is started once.
+        let _ = self.transport.set(transport);
+        self.act();
+    }
+
+    /// This node's replicas run.
+    pub fn running(&self, node: Node) {
+        // As above.
+        let _ = self.node.set(node);
+        self.act();
+    }
+
+    /// Waits until this node belongs to a cluster, and says for whom it waits. Returns how often it was rebuilt.
+    pub async fn formed(&self) -> u32 {
+        let mut rebuild = self.rebuild.subscribe();
+        loop {
+            tokio::select! {
+                // The sender is ours: it is there as long as we are.
+                Ok(formed) = rebuild.wait_for(Option::is_some) => return formed.unwrap_or_default(),
+                () = tokio::time::sleep(SAY_EVERY) => self.say_for_whom_it_waits(),
+            }
+        }
+    }
+
+    fn say_for_whom_it_waits(&self) {
+        if let Some(why) = &*self.excluded.lock() {
+            tracing::warn!("waiting to be let into the cluster: {why}");
+        } else {
+            let missing: BTreeSet<u64> = self.formation.lock().missing().iter().map(|node| node.0).collect();
+            tracing::info!(?missing, "waiting for the other nodes, to form the cluster");
+        }
+    }
+
+    /// A peer introduces itself.
+    ///
+    /// # Errors
+    /// Why it is not talked to, in words for both nodes' logs.
+    pub fn hear(&self, from: NodeId, said: &[u8]) -> Result<(), String> {
+        let peer: Introduction = postcard::from_bytes(said).map_err(|error| format!("its introduction: {error}"))?;
+        let mut formation = self.formation.lock();
+        let mut next = formation.clone();
+        match next.hear(from, &peer) {
+            Ok(false) => *formation = next,
+            Ok(true) => {
+                let news = self.keep(&mut formation, next).map_err(|error| error.to_string())?;
+                drop(formation);
+                if news {
+                    self.act();
+                }
+            }
+            Err(error) => {
+                // Who was refused is remembered; there is nothing to keep.
+                *formation = next;
+                drop(formation);
+                self.refused(&error);
+                return Err(error.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory says who the nodes are.
+    fn adopt(&self, map: &MemberMap) {
+        let mut formation = self.formation.lock();
+        let mut next = formation.clone();
+        if !next.adopt(map) {
+            return;
+        }
+        match self.keep(&mut formation, next) {
+            Ok(_) => {
+                drop(formation);
+                self.act();
+            }
+            // The directory has it; it is adopted at the next start, or the next change.
+            Err(error) => tracing::error!(%error, "who the nodes are cannot be written down, and is not acted on"),
+        }
+    }
+
+    /// Writes it down before anybody acts on it: a small file, written when a peer has restarted. Whether peers are to be told.
+    fn keep(
+        &self,
+        formation: &mut Formation,
+        next: Formation,
+    ) -> Result<bool, crate::storage::formation::FormationFileError> {
+        self.file.save(next.record())?;
+        let news = next.map() != formation.map();
+        *formation = next;
+        Ok(news)
+    }
+
+    /// Does what the map says, which is written down: again and again is as good as once.
+    fn act(&self) {
+        let (map, introduction, rebuild) = {
+            let formation = self.formation.lock();
+            (formation.map().cloned(), formation.introduction(), formation.rebuild())
+        };
+        if let Some(map) = &map {
+            let members: Vec<u64> = map.members().map(|node| node.0).collect();
+            tracing::info!(version = map.version, ?members, "the nodes of the cluster");
+        }
+        if let Some(transport) = self.transport.get() {
+            if let Err(error) = transport.set_formation(encode(&introduction)) {
+                tracing::error!(%error, "peers cannot be told who the nodes of the cluster are");
+            }
+            transport.set_peers(self.peers());
+        }
+        if let (Some(node), Some(map)) = (self.node.get(), map) {
+            node.follow(Arc::new(map));
+        }
+        self.rebuild.send_if_modified(|before| {
+            // Once it belongs to a cluster its replicas run, whatever comes.
+            let joins = before.is_none() && rebuild.is_some();
+            if joins {
+                *before = rebuild;
+                *self.excluded.lock() = None;
+            }
+            joins
+        });
+    }
+
+    /// If it is this node that is not wanted, somebody has to do something here.
+    fn refused(&self, error: &FormationError) {
+        let of_this = match error {
+            FormationError::OtherStore { node, .. }
+            | FormationError::OldCopy { node, .. }
+            | FormationError::NotMember { node }
+            | FormationError::Removed { node } => *node == self.me,
+            FormationError::OtherMembers { .. } => true,
+        };
+        let mut excluded = self.excluded.lock();
+        if of_this && excluded.as_ref() != Some(error) {
+            tracing::error!("this node does not take part: {error}");
+            *excluded = Some(error.clone());
+        }
+    }
+
+    /// Why this node is not part of the cluster it hears of.
+    pub fn excluded(&self) -> Option<FormationError> {
+        self.excluded.lock().clone()
+    }
+
+    /// Hears what the directory says, drains this node when it is to leave, and ends the leaving of nodes that are out of every
+    /// group; until `stop`.
+    pub async fn watch(self: Arc<Self>, node: Node, drainer: Arc<Drainer>, stop: CancellationToken) {
+        let mut said = node.members_said();
+        said.mark_changed();
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = said.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let map = said.borrow_and_update().clone();
+                    if let Some(map) = map {
+                        self.adopt(&map);
+                    }
+                }
+                _ = look.tick() => {
+                    self.drain_if_leaving(&drainer);
+                    self.end_leaving(&node).await;
+                }
+            }
+        }
+    }
+
+    fn standing(&self, map: &MemberMap) -> Option<Standing> {
+        map.nodes.get(&self.me).map(|member| member.standing)
+    }
+
+    fn drain_if_leaving(&self, drainer: &Drainer) {
+        let leaves = self.formation.lock().map().is_some_and(|map| self.standing(map) == Some(Standing::Leaving));
+        if leaves && drainer.progress().phase == crate::leaving::DrainPhase::Serving {
+            // Without another node that is ready it goes on as long as it can.
+            let _ = drainer.begin();
+        }
+    }
+
+    /// One node does it, the one that leads the directory; if another does too, one of them is overtaken.
+    async fn end_leaving(&self, node: &Node) {
+        let next = self.formation.lock().map().and_then(|map| Some((map.without_leaving()?, map.clone())));
+        let Some((next, map)) = next else { return };
+        let leads = node.leader(PartitionId(0)) == Some(self.me);
+        let groups = node.groups();
+        // There are none before the first tick.
+        let done = leads && !groups.is_empty() && groups.iter().all(|group| follows(&map, group));
+        if done && let Err(error) = self.propose(node, next).await {
+            tracing::debug!(%error, "the end of a node's leaving has to wait");
+        }
+    }
+}
+
+fn encode(introduction: &Introduction) -> Bytes {
+    // Only a value that serde cannot describe fails, and this is ids, numbers and addresses.
+    postcard::to_allocvec(introduction).unwrap_or_default().into()
+}
