@@ -105,6 +105,24 @@ async fn everybody_receives_the_same_though_the_server_is_killed_in_the_middle()
     assert!(report["reconnects"].as_u64() >= Some(12), "every client felt it: {report}");
 }
 
+#[test]
+fn a_server_that_limits_accounts_by_address_ends_a_replay_at_once_and_it_says_what_to_set() {
+    let dir = tempfile::tempdir().unwrap();
+    // More nicks than one address may sign up at once.
+    let talk = small_talk(dir.path(), 24, 100);
+    let mut server = Server::start(dir.path());
+    assert!(server.terminate().success());
+    let config = dir.path().join("rove.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    assert!(text.contains("rate_limits = false"));
+    std::fs::write(&config, text.replace("rate_limits = false", "rate_limits = true")).unwrap();
+    server.restart();
+    let output = replay(&server, &[talk], "max").wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("rate_limits = false"), "{said}");
+}
+
 /// Nicks of one channel, each in the next channel's log too every seventh time.
 const NICKS: usize = 26;
 /// Lines of one channel that are said by somebody.

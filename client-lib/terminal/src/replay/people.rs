@@ -108,8 +108,13 @@ impl People {
                     progress.step(1);
                 }
                 Some(Ok(Err((handle, error)))) => {
-                    let failure = Failure::from(error);
-                    return Err(failure.prefixed(&format!("signing up {handle}")));
+                    let what = format!("signing up {handle}");
+                    return Err(match error {
+                        Error::Server { code: ErrorCode::RateLimited, .. } => {
+                            Failure::failed(format!("{what}: {error}; {LIMITED}"))
+                        }
+                        error => Failure::from(error).prefixed(&what),
+                    });
                 }
                 Some(Err(error)) => return Err(Failure::failed(format!("signing up: {error}"))),
             }
@@ -217,7 +222,12 @@ impl People {
     }
 }
 
-/// Signs up; an answer that was lost is made up for by logging in, since nobody else has this handle.
+/// What to do about a server that lets one address make a few accounts only.
+const LIMITED: &str = "a server that is replayed to must not limit accounts by address: in its configuration, rate_limits = false \
+                       under [accounts], and restart it";
+
+/// Signs up; an answer that was lost is made up for by logging in, since nobody else has this handle. A limit on sign-ups is not
+/// waited for: it is about a minute for each, and hundreds are to come.
 async fn enter(server: &ServerAddress, handle: &str, options: &Options, progress: &Progress) -> Result<Client, Error> {
     let mut first = true;
     again(progress, || {
@@ -225,13 +235,14 @@ async fn enter(server: &ServerAddress, handle: &str, options: &Options, progress
         async move {
             match Client::sign_up(server, handle, PASSWORD, options.clone()).await {
                 Err(Error::Server { code: ErrorCode::NameTaken, .. }) if repeated => {
-                    Client::log_in(server, handle, PASSWORD, options.clone()).await
+                    Client::log_in(server, handle, PASSWORD, options.clone()).await.map(Ok)
                 }
-                outcome => outcome,
+                Err(error @ Error::Server { code: ErrorCode::RateLimited, .. }) => Ok(Err(error)),
+                outcome => outcome.map(Ok),
             }
         }
     })
-    .await
+    .await?
 }
 
 /// Does something until it is done, is refused for good, or nothing has moved for too long.
