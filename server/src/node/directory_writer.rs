@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender};
 use rove_core::command::Origin;
-use rove_core::directory::{DirectoryEffect, DirectoryError, DirectoryOutcome};
-use rove_core::replica::Committed;
+use rove_core::directory::{DirectoryEffect, DirectoryError, DirectoryOutcome, DirectoryRead as _};
+use rove_core::replica::{Committed, Install};
 
 use super::error::FatalError;
 use super::handle::{DIRECTORY, Shared};
@@ -16,11 +16,20 @@ use super::machine::DirectoryState;
 use super::replica_thread::{Applied, Report};
 use super::sinks::DirectorySink;
 use super::stats::NodeStats;
+use crate::storage::directory::StagedDirectory;
+
+/// What is committed of the directory.
+#[derive(Default)]
+pub(super) struct DirectoryRound {
+    pub(super) entries: Vec<Committed>,
+    /// After these: a staged state that takes the directory's place.
+    pub(super) install: Option<(Install, StagedDirectory)>,
+}
 
 /// What the directory writer is asked to do, in order.
 pub(super) enum DirectoryWork {
-    /// Apply these.
-    Apply(Vec<Committed>),
+    /// Apply these, then install that.
+    Apply(DirectoryRound),
     /// Make what is applied durable, and report it.
     Checkpoint,
 }
@@ -41,24 +50,18 @@ impl<D: DirectoryState> DirectoryWriter<D> {
     /// Runs until the replica thread is gone; makes everything durable then, unless the node was killed.
     pub(super) fn run(mut self, work: &Receiver<DirectoryWork>, reports: &Sender<Report>) -> Result<(), FatalError> {
         let failed = |error: DirectoryError| FatalError::Apply { partition: DIRECTORY, message: error.to_string() };
-        let mut effects = Vec::new();
         for work in work {
             if self.shared.killed.load(Ordering::Acquire) {
                 return Ok(());
             }
             let report = match work {
-                DirectoryWork::Apply(entries) => {
-                    self.directory.apply(&entries, &mut effects).map_err(failed)?;
-                    NodeStats::add(&self.shared.stats.directory_entries_applied, entries.len() as u64);
-                    for effect in effects.drain(..) {
-                        self.tell(&effect);
-                    }
-                    Report::DirectoryApplied(Applied {
-                        index: self.directory.applied(),
-                        term: entries.last().map_or(0, |entry| entry.term),
-                        state_hash: self.directory.state_hash(),
-                        answered: std::mem::take(&mut self.answered),
-                    })
+                DirectoryWork::Apply(DirectoryRound { entries, install }) => {
+                    let applied = self.apply(&entries).map_err(failed)?;
+                    // While the replica still waits for what came before an install.
+                    let _ = reports.send(Report::DirectoryApplied(applied));
+                    let Some((install, staged)) = install else { continue };
+                    self.install(staged, &install).map_err(failed)?;
+                    Report::Installed { partition: DIRECTORY, state_hash: self.directory.state_hash() }
                 }
                 DirectoryWork::Checkpoint => {
                     let index = self.directory.checkpoint().map_err(failed)?;
@@ -71,6 +74,44 @@ impl<D: DirectoryState> DirectoryWriter<D> {
             // A reader in the way only means that the next start replays a little.
             self.directory.checkpoint().map_err(failed)?;
         }
+        Ok(())
+    }
+
+    /// Applies entries, if there are any.
+    fn apply(&mut self, entries: &[Committed]) -> Result<Option<Applied>, DirectoryError> {
+        let Some(last) = entries.last() else { return Ok(None) };
+        let mut effects = Vec::new();
+        self.directory.apply(entries, &mut effects)?;
+        NodeStats::add(&self.shared.stats.directory_entries_applied, entries.len() as u64);
+        for effect in &effects {
+            self.tell(effect);
+        }
+        Ok(Some(Applied {
+            index: self.directory.applied(),
+            term: last.term,
+            state_hash: self.directory.state_hash(),
+            answered: std::mem::take(&mut self.answered),
+        }))
+    }
+
+    /// Makes a staged state the directory, and tells what nobody has heard of it: what lies between was applied elsewhere.
+    fn install(&mut self, staged: StagedDirectory, install: &Install) -> Result<(), DirectoryError> {
+        self.directory.install(staged, install)?;
+        let rows = self.directory.rows();
+        let mut effects: Vec<DirectoryEffect> = rows.members()?.map(DirectoryEffect::Members).into_iter().collect();
+        for device in self.sink.devices() {
+            if !rows.admits(device)? {
+                effects.push(DirectoryEffect::DeviceRevoked(device));
+            }
+        }
+        let pending = rows.outbox(1)?.first().map_or(u64::MAX, |row| row.number);
+        effects.extend([DirectoryEffect::GatesDone(pending - 1), DirectoryEffect::OutboxGrew]);
+        drop(rows);
+        for effect in &effects {
+            self.tell(effect);
+        }
+        NodeStats::add(&self.shared.stats.snapshots_installed, 1);
+        tracing::info!(partition = %DIRECTORY, index = install.index, "a snapshot is installed");
         Ok(())
     }
 

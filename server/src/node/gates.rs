@@ -27,7 +27,7 @@ const RETRY: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Runs until the node stops.
-pub(super) fn run(node: &Node, outbox: &impl Outbox, wake: &Receiver<()>) -> Result<(), FatalError> {
+pub(super) fn run(node: &Node, outbox: &mut impl Outbox, wake: &Receiver<()>) -> Result<(), FatalError> {
     let shared = &node.0.shared;
     let mut wait = RETRY;
     loop {
@@ -59,7 +59,7 @@ enum Carried {
     NotAll,
 }
 
-fn carry(node: &Node, outbox: &impl Outbox) -> Result<Carried, FatalError> {
+fn carry(node: &Node, outbox: &mut impl Outbox) -> Result<Carried, FatalError> {
     if !node.0.shared.doors[usize::from(DIRECTORY.0)].leads() {
         return Ok(Carried::Nothing);
     }

@@ -8,7 +8,7 @@ use rove_core::store::{StateStore, StoreError, WriteBatch};
 use rove_protocol::ids::PartitionId;
 
 use super::replica_thread::Applied;
-use crate::storage::directory::DirectoryDb;
+use crate::storage::directory::{DirectoryDb, DirectoryReader, StagedDirectory};
 use crate::storage::state::{Staging, StateDb};
 
 /// The conversation state of all partitions: one store, flushed as a whole.
@@ -45,6 +45,10 @@ pub(super) trait DirectoryState: Send + 'static {
     fn apply(&mut self, entries: &[Committed], effects: &mut Vec<DirectoryEffect>) -> Result<(), DirectoryError>;
     /// Makes what is applied durable. Says up to which index; nothing if a reader was in the way.
     fn checkpoint(&mut self) -> Result<Option<u64>, DirectoryError>;
+    /// Makes a staged state the directory's, durably.
+    fn install(&mut self, staged: StagedDirectory, install: &Install) -> Result<(), DirectoryError>;
+    /// Reads what is applied.
+    fn rows(&self) -> impl DirectoryRead;
 }
 
 /// The directory in SQLite.
@@ -81,17 +85,27 @@ impl DirectoryState for SqlDirectory {
     fn checkpoint(&mut self) -> Result<Option<u64>, DirectoryError> {
         self.db.checkpoint()
     }
+
+    fn install(&mut self, staged: StagedDirectory, install: &Install) -> Result<(), DirectoryError> {
+        self.db.install(staged, install)?;
+        self.machine = DirectoryMachine::load(&self.db.committed())?;
+        Ok(())
+    }
+
+    fn rows(&self) -> impl DirectoryRead {
+        self.db.committed()
+    }
 }
 
 /// Reads the directory's outbox.
 pub(super) trait Outbox: Send + 'static {
     /// The oldest rows, at most `limit`.
-    fn pending(&self, limit: usize) -> Result<Vec<OutboxRow>, DirectoryError>;
+    fn pending(&mut self, limit: usize) -> Result<Vec<OutboxRow>, DirectoryError>;
 }
 
-impl<T: DirectoryRead + Send + 'static> Outbox for T {
-    fn pending(&self, limit: usize) -> Result<Vec<OutboxRow>, DirectoryError> {
-        self.outbox(limit)
+impl Outbox for DirectoryReader {
+    fn pending(&mut self, limit: usize) -> Result<Vec<OutboxRow>, DirectoryError> {
+        self.rows()?.outbox(limit)
     }
 }
 

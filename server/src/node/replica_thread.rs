@@ -12,16 +12,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, Sender, select};
 use rove_core::command::Envelope;
 use rove_core::lane::{HandoverError, Lane, LaneOutputs};
-use rove_core::replica::{Committed, PeerMessage, StepError};
+use rove_core::replica::{PeerMessage, StepError};
 use rove_protocol::ids::{NodeId, PartitionId};
 use tokio::sync::oneshot;
 
-use super::directory_writer::DirectoryWork;
+use super::directory_writer::{DirectoryRound, DirectoryWork};
 use super::error::FatalError;
 use super::handle::{DIRECTORY, Phase, Shared};
 use super::log_writer::LogRound;
 use super::peers::{PeerSays, Peers};
-use super::snapshots::{Sending, SnapshotEvent};
+use super::snapshots::{Sending, SnapshotEvent, Staged};
 use super::state_writer::ApplyRound;
 use super::stats::NodeStats;
 use super::status::show_leadership;
@@ -81,8 +81,8 @@ pub(super) enum Report {
     Installed { partition: PartitionId, state_hash: u64 },
     /// Up to these indexes the conversation state is durable.
     Flushed { indexes: Vec<(PartitionId, u64)> },
-    /// So far everything is in the directory.
-    DirectoryApplied(Applied),
+    /// So far everything is in the directory, if there was anything.
+    DirectoryApplied(Option<Applied>),
     /// Up to this index the directory is durable.
     DirectoryDurable { index: Option<u64> },
 }
@@ -315,7 +315,7 @@ impl ReplicaThread {
         }
         let mut log = std::mem::take(&mut self.progress.truncations);
         let mut state = ApplyRound::default();
-        let mut directory: Vec<Committed> = Vec::new();
+        let mut directory = DirectoryRound::default();
         let mut messages: BTreeMap<NodeId, Vec<(PartitionId, PeerMessage)>> = BTreeMap::new();
         for lane in &mut self.lanes {
             let partition = lane.partition();
@@ -327,7 +327,10 @@ impl ReplicaThread {
             while lane.outputs(now_ms(), &mut outputs).map_err(quarantined)? {}
             outputs.snapshots_wanted.into_iter().for_each(|to| self.sending.want(partition, to));
             if let Some(install) = outputs.install {
-                state.installs.push(self.sending.install(partition, install, std::mem::take(&mut outputs.persists))?);
+                match self.sending.install(partition, install, std::mem::take(&mut outputs.persists))? {
+                    (install, Staged::Conversations(staging)) => state.installs.push((install, staging)),
+                    (install, Staged::Directory(staged)) => directory.install = Some((install, staged)),
+                }
             }
             log.persists.extend(outputs.persists.into_iter().map(|persist| (partition, persist)));
             for (to, message) in outputs.messages {
@@ -343,7 +346,7 @@ impl ReplicaThread {
             NodeStats::add(&self.shared.stats.entries_proposed, outputs.proposed);
             show_leadership(&self.shared, lane, outputs.leadership_changed);
             if partition == DIRECTORY {
-                directory = outputs.committed;
+                directory.entries = outputs.committed;
             } else if !outputs.committed.is_empty() {
                 self.progress.unflushed += outputs.committed.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
                 state.entries.push((partition, outputs.committed));
@@ -357,7 +360,7 @@ impl ReplicaThread {
     }
 
     /// Gives the writers their round. One that is gone has failed: its supervisor stops this thread as well.
-    fn give_rounds(&mut self, log: LogRound, state: ApplyRound, directory: Vec<Committed>) {
+    fn give_rounds(&mut self, log: LogRound, state: ApplyRound, directory: DirectoryRound) {
         if !log.is_empty() {
             self.progress.log_credits -= 1;
             let _ = self.writers.log.try_send(log);
@@ -366,7 +369,7 @@ impl ReplicaThread {
             self.progress.state_credits -= 1;
             let _ = self.writers.state.try_send(state);
         }
-        if !directory.is_empty() {
+        if !directory.entries.is_empty() || directory.install.is_some() {
             self.progress.directory_credits -= 1;
             let _ = self.writers.directory.try_send(DirectoryWork::Apply(directory));
         }
@@ -400,7 +403,7 @@ impl ReplicaThread {
             }
             Report::DirectoryApplied(applied) => {
                 self.progress.directory_credits += 1;
-                self.applied(DIRECTORY, &applied)?;
+                applied.map_or(Ok(()), |applied| self.applied(DIRECTORY, &applied))?;
                 self.ready_if_caught_up();
             }
             Report::DirectoryDurable { index } => {

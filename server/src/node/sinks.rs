@@ -22,6 +22,10 @@ pub trait EffectSink: Send + Sync + 'static {
 pub trait DirectorySink: Send + Sync + 'static {
     /// The device was revoked, or its account suspended: its sessions end now.
     fn device_revoked(&self, device: DeviceId);
+
+    /// The devices that would want to hear it now. When the directory jumps, as a snapshot takes its place, those that were revoked
+    /// meanwhile are told from them.
+    fn devices(&self) -> Vec<DeviceId>;
 }
 
 /// Everybody who wants to hear.
@@ -43,6 +47,9 @@ impl EffectSink for NoSink {
 
 impl DirectorySink for NoSink {
     fn device_revoked(&self, _device: DeviceId) {}
+    fn devices(&self) -> Vec<DeviceId> {
+        Vec::new()
+    }
 }
 
 impl Sinks {

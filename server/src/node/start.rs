@@ -9,8 +9,9 @@ use std::time::Instant;
 
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
-use rove_core::directory::{DirectoryError, DirectoryRead as _};
+use rove_core::directory::{DirectoryError, DirectoryRead};
 use rove_core::lane::Lane;
+use rove_core::membership::MemberMap;
 use rove_core::replica::{Recovered, Replica, ReplicaConfig, member_of};
 use rove_protocol::ids::PartitionId;
 use tokio::sync::Notify;
@@ -24,16 +25,14 @@ use super::handle::{DIRECTORY, Inner, Node, NodeRunner, Phase, Shared};
 use super::machine::{Applier, DirectoryState as _, SqlDirectory};
 use super::members::SharedMembers;
 use super::peers::{PeerMail, Peers};
-use super::read_pool::DirectoryReader;
 use super::replica_thread::{CREDITS, HANDOVERS, Progress, READS, REPORTS, ReplicaThread, Timing, Writers};
 use super::sinks::Sinks;
 use super::snapshots::{self, Snapshots};
 use super::state_writer::StateWriter;
-use super::stats::NodeStats;
 use super::supervisor::{Stage, Supervisor};
 use super::tickets::TicketTable;
 use super::{gates, log_writer, raft_logger, read_pool};
-use crate::storage::directory::DirectoryDb;
+use crate::storage::directory::{DirectoryDb, DirectoryFiles, DirectoryReader};
 use crate::storage::raft_log::{Identity, RaftLog};
 use crate::storage::state::{StateDb, StateOptions};
 use crate::storage::watermark::{Synced, Watermark};
@@ -50,6 +49,7 @@ pub struct Opened {
     state: StateDb,
     machines: Vec<Applier>,
     directory: SqlDirectory,
+    files: DirectoryFiles,
     /// One for each thread of the read pool, and one for the gates.
     readers: Vec<DirectoryReader>,
     /// What was found of each replica, and up to where its state is durable; by partition.
@@ -104,14 +104,17 @@ fn open(config: NodeConfig) -> Result<Opened, StartError> {
     let directory = DirectoryDb::open(&config.data_dir.join("directory")).map_err(directory_error)?;
     let readers =
         (0..=config.read_threads).map(|_| directory.reader()).collect::<Result<_, _>>().map_err(directory_error)?;
+    let files = directory.files().clone();
     let directory = SqlDirectory::load(directory).map_err(directory_error)?;
 
     let mut synced = Vec::new();
     let mut recover = |partition, applied, durable| {
         let mut recovered = log.load(partition, applied)?;
-        if partition != DIRECTORY {
-            recovered.installed = state.installed(partition).map_err(|error| StartError::State(error.to_string()))?;
-        }
+        recovered.installed = if partition == DIRECTORY {
+            files.installed().map_err(directory_error)?
+        } else {
+            state.installed(partition).map_err(|error| StartError::State(error.to_string()))?
+        };
         watermark.check(partition, &recovered)?;
         synced.push(Synced::of(&recovered));
         Ok::<_, StartError>((recovered, durable))
@@ -132,6 +135,7 @@ fn open(config: NodeConfig) -> Result<Opened, StartError> {
         state,
         machines,
         directory,
+        files,
         readers,
         recovered: replicas,
     })
@@ -145,31 +149,26 @@ fn run(
     peers: Arc<dyn Peers>,
     mail: PeerMail,
 ) -> Result<(Node, NodeRunner), StartError> {
-    let Opened { config, lock, identity, log, watermark, synced, state, machines, directory, mut readers, recovered } =
-        opened;
-    let lanes = (0..)
-        .map(PartitionId)
-        .zip(recovered)
-        .map(|(partition, (recovered, durable))| lane(&config, identity, rebuild, partition, recovered, durable))
-        .collect::<Result<Vec<_>, _>>()?;
-    let stats = Arc::new(NodeStats::default());
-    let gates_reader = readers.pop().ok_or_else(|| StartError::Config("read_threads".to_owned()))?;
-    let members = gates_reader.members().map_err(|error| StartError::Directory(error.to_string()))?;
-    let shared = Arc::new(Shared {
-        id: config.node_id,
-        boot: identity.incarnation,
-        partitions: config.partitions,
-        queue_commands: config.queue_commands,
-        queue_bytes: config.queue_bytes,
-        doors: (0..=config.partitions).map(|_| Admission::default()).collect(),
-        tickets: TicketTable::new(config.node_id, identity.incarnation),
-        stats: Arc::clone(&stats),
-        phase: AtomicU8::new(Phase::Starting as u8),
-        phase_entered: Notify::new(),
-        killed: AtomicBool::new(false),
-        status: Mutex::new(Vec::new()),
-        members: SharedMembers::new(members),
-    });
+    let Opened {
+        config,
+        lock,
+        identity,
+        log,
+        watermark,
+        synced,
+        state,
+        machines,
+        directory,
+        files,
+        mut readers,
+        recovered,
+    } = opened;
+    let lanes = lanes(&config, identity, rebuild, recovered)?;
+    let mut gates_reader = readers.pop().ok_or_else(|| StartError::Config("read_threads".to_owned()))?;
+    let members = gates_reader.rows().and_then(DirectoryRead::members);
+    let members = members.map_err(|error| StartError::Directory(error.to_string()))?;
+    let shared = shared(&config, identity, members);
+    let stats = Arc::clone(&shared.stats);
     let (log, state, synced) = (Arc::new(log), Arc::new(state), Arc::new(Mutex::new(synced)));
     let mut supervisor = Supervisor::new(Arc::clone(&shared));
     let reads = read_pool::start(&mut supervisor, &state, readers, &stats)?;
@@ -203,7 +202,12 @@ fn run(
     supervisor
         .spawn(Stage::Pipeline, "log-writer", move || log_writer::run(&of, &log_of, &synced_of, &to_log, &out))?;
 
-    let snapshots = Snapshots { shared: Arc::clone(&shared), state: Arc::clone(&state), peers: Arc::clone(&peers) };
+    let snapshots = Snapshots {
+        shared: Arc::clone(&shared),
+        state: Arc::clone(&state),
+        directory: files,
+        peers: Arc::clone(&peers),
+    };
     let snapshots = snapshots::start(supervisor, &snapshots, mail.snapshots)?;
 
     let writer = StateWriter {
@@ -231,7 +235,7 @@ fn run(
     supervisor.spawn(Stage::Pipeline, "flusher", move || flusher.run(&to_flush, &reports))?;
 
     let carrier = node.clone();
-    supervisor.spawn(Stage::Helper, "gates", move || gates::run(&carrier, &gates_reader, &gates_woken))?;
+    supervisor.spawn(Stage::Helper, "gates", move || gates::run(&carrier, &mut gates_reader, &gates_woken))?;
 
     let replicas = ReplicaThread {
         shared,
@@ -255,6 +259,25 @@ fn run(
     };
     supervisor.spawn(Stage::Pipeline, "replicas", move || replicas.run())?;
     Ok((node, runner))
+}
+
+/// What the threads and the handles share.
+fn shared(config: &NodeConfig, identity: Identity, members: Option<MemberMap>) -> Arc<Shared> {
+    Arc::new(Shared {
+        id: config.node_id,
+        boot: identity.incarnation,
+        partitions: config.partitions,
+        queue_commands: config.queue_commands,
+        queue_bytes: config.queue_bytes,
+        doors: (0..=config.partitions).map(|_| Admission::default()).collect(),
+        tickets: TicketTable::new(config.node_id, identity.incarnation),
+        stats: Arc::default(),
+        phase: AtomicU8::new(Phase::Starting as u8),
+        phase_entered: Notify::new(),
+        killed: AtomicBool::new(false),
+        status: Mutex::new(Vec::new()),
+        members: SharedMembers::new(members),
+    })
 }
 
 fn check(config: &NodeConfig) -> Result<(), StartError> {
@@ -309,6 +332,17 @@ fn identify(log: &RaftLog, config: &NodeConfig) -> Result<Identity, StartError> 
     let identity = Identity { incarnation: found.incarnation + 1, ..found };
     log.set_identity(identity)?;
     Ok(identity)
+}
+
+/// By partition.
+fn lanes(
+    config: &NodeConfig,
+    identity: Identity,
+    rebuild: u32,
+    recovered: Vec<(Recovered, u64)>,
+) -> Result<Vec<Lane>, StartError> {
+    let recovered = (0..).map(PartitionId).zip(recovered);
+    recovered.map(|(partition, (of, durable))| lane(config, identity, rebuild, partition, of, durable)).collect()
 }
 
 /// The replica of `partition`, from what is on disk.

@@ -2,6 +2,7 @@
 
 pub mod directory;
 pub mod formation;
+mod installed;
 pub mod raft_log;
 pub mod state;
 pub mod watermark;

@@ -4,7 +4,8 @@ use rove_protocol::ids::{AccountId, DeviceId};
 
 use super::error::DirectoryError;
 use super::rows::{
-    AccessTokenRow, AccountRow, DeviceRow, Digest, FamilyId, IdempotencyRow, Meta, OutboxRow, RefreshTokenRow,
+    AccessTokenRow, AccountRow, AccountState, DeviceRow, Digest, FamilyId, IdempotencyRow, Meta, OutboxRow,
+    RefreshTokenRow,
 };
 use crate::membership::MemberMap;
 
@@ -22,6 +23,11 @@ pub trait DirectoryRead {
     }
     /// A device by its id, revoked ones too.
     fn device(&self, id: DeviceId) -> Result<Option<DeviceRow>, DirectoryError>;
+    /// Whether a device may have a session: it is not revoked, and its account is active.
+    fn admits(&self, device: DeviceId) -> Result<bool, DirectoryError> {
+        let Some(row) = self.device(device)?.filter(|row| row.revoked_ms.is_none()) else { return Ok(false) };
+        Ok(self.account(row.account)?.is_some_and(|account| account.state == AccountState::Active))
+    }
     /// The devices of an account that are not revoked, by ascending id.
     fn devices_of(&self, account: AccountId) -> Result<Vec<DeviceRow>, DirectoryError>;
     /// An access token, expired ones too as long as they are kept.

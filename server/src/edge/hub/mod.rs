@@ -382,6 +382,10 @@ impl DirectorySink for Hub {
             self.goodbye(session.account, session.session);
         }
     }
+
+    fn devices(&self) -> Vec<DeviceId> {
+        self.registry.read().all().map(|session| session.device).collect()
+    }
 }
 
 /// A conversation that is open on a stream.

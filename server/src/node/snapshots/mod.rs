@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! leader    replica thread ─wanted─▶ sender ─captured at entry n─▶ replica thread ─what raft says─▶ sender ─chunks─▶ transport
-//! follower  transport ─chunks─▶ stager ─what raft says─▶ replica thread ─install─▶ state writer ─▶ replica thread ─▶ log
+//! follower  transport ─chunks─▶ stager ─what raft says─▶ replica thread ─install─▶ its writer ─▶ replica thread ─▶ log
 //! ```
 //!
-//! Nothing of it waits on the replica thread: sending and staging have threads of their own, and the install is one flushed batch on
-//! the state writer's thread, behind everything that was handed out before. Only then is the log reset: whoever dies in between
-//! finds the state of the snapshot, and which one it was, and begins the log anew after it.
+//! Nothing of it waits on the replica thread: sending and staging have threads of their own, and the install is one step on the thread
+//! of the state's writer, behind everything that was handed out before: a flushed batch for conversations, a rename for the directory.
+//! Only then is the log reset: whoever dies in between finds the state of the snapshot, and which one it was, and begins the log
+//! anew after it.
 //!
 //! The transport holds nothing of the node but the way to its stager: when the node has stopped, its files are closed.
 
@@ -15,6 +16,7 @@ mod incoming;
 mod outgoing;
 mod replicas;
 mod stager;
+mod states;
 
 use std::sync::Arc;
 
@@ -29,11 +31,13 @@ use super::error::StartError;
 use super::handle::Shared;
 use super::peers::Peers;
 use super::supervisor::{Stage, Supervisor};
-use crate::storage::state::{Staging, StateDb};
+use crate::storage::directory::DirectoryFiles;
+use crate::storage::state::StateDb;
 
 pub(super) use incoming::{Request, SnapshotInbox, requests};
 pub(super) use replicas::Sending;
 use stager::Stager;
+pub(super) use states::Staged;
 
 /// Snapshots that are sent at once: the disk is the limit, and one large partition must not hold up the small ones.
 const SENT_AT_ONCE: usize = 2;
@@ -56,18 +60,18 @@ pub(super) enum SnapshotEvent {
     /// It has arrived, or not. Follows every job.
     Sent { partition: PartitionId, to: GroupMember, ok: bool },
     /// A state from node `from` is staged.
-    Staged { from: NodeId, message: PeerMessage, staging: Staging, reply: oneshot::Sender<Verdict> },
+    Staged { from: NodeId, message: Box<PeerMessage>, staged: Staged, reply: oneshot::Sender<Verdict> },
 }
 
 /// What becomes of a staged state.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Verdict {
     /// It will be installed.
     Taken,
     /// It says nothing new.
-    Useless(Staging),
+    Useless(Staged),
     /// It cannot be, and why.
-    Refused(Staging, String),
+    Refused(Staged, String),
 }
 
 /// What sending and staging need of the node.
@@ -75,6 +79,7 @@ pub(super) enum Verdict {
 pub(super) struct Snapshots {
     pub(super) shared: Arc<Shared>,
     pub(super) state: Arc<StateDb>,
+    pub(super) directory: DirectoryFiles,
     pub(super) peers: Arc<dyn Peers>,
 }
 

@@ -10,12 +10,12 @@ use rove_protocol::ids::PartitionId;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::states::Chunks;
 use super::{SENT_AT_ONCE, SnapshotEvent, Snapshots, VERSION, runtime};
-use crate::cluster::{SnapshotError, SnapshotHeader, SnapshotSource, registry};
+use crate::cluster::{SnapshotError, SnapshotHeader, SnapshotSource};
 use crate::node::error::StartError;
 use crate::node::stats::NodeStats;
 use crate::node::supervisor::{Stage, Supervisor};
-use crate::storage::state::Capture;
 
 /// How often a snapshot is sent on from where it was cut off, before another is captured.
 const TRIES: u32 = 40;
@@ -80,7 +80,7 @@ impl Outgoing {
     /// The index of what was sent, and its bytes.
     async fn send(&self, job: &Job) -> Result<(u64, u64), String> {
         let (partition, node) = (job.partition, node_of(job.to));
-        let capture = self.of.state.capture(partition).map_err(|error| error.to_string())?;
+        let capture = self.of.capture(partition)?;
         let index = capture.applied();
         let (reply, message) = oneshot::channel();
         let captured = SnapshotEvent::Captured { partition, to: job.to, index, reply };
@@ -91,7 +91,8 @@ impl Outgoing {
         let mut meta = vec![VERSION];
         meta.extend(message.encode().map_err(|error| error.to_string())?);
         let header = SnapshotHeader { partition, id: rand::random(), meta: meta.into() };
-        let mut source = Source { capture, stats: &self.of.shared.stats, bytes: 0 };
+        let chunks = capture.chunks(&job.stop)?;
+        let mut source = Source { chunks, stats: &self.of.shared.stats, bytes: 0 };
         let mut tries = TRIES;
         loop {
             match self.of.peers.send_snapshot(node, header.clone(), &mut source).await {
@@ -113,7 +114,7 @@ impl Outgoing {
 
 /// Reads chunks as they are asked for: memory for one.
 struct Source<'a> {
-    capture: Capture<'a>,
+    chunks: Chunks<'a>,
     stats: &'a NodeStats,
     /// Read for the peer so far, what was read again included.
     bytes: u64,
@@ -122,7 +123,7 @@ struct Source<'a> {
 impl SnapshotSource for Source<'_> {
     fn chunk(&mut self, number: u64) -> BoxFuture<'_, std::io::Result<Option<Bytes>>> {
         // Blocks: it is polled on the sender's own thread.
-        let chunk = self.capture.chunk(number, registry::CHUNK_BYTES).map_err(std::io::Error::other);
+        let chunk = self.chunks.chunk(number);
         if let Ok(Some(bytes)) = &chunk {
             self.bytes += bytes.len() as u64;
             NodeStats::add(&self.stats.snapshot_bytes_sent, bytes.len() as u64);

@@ -8,11 +8,9 @@ use rove_protocol::ids::{NodeId, PartitionId};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::outgoing::Job;
-use super::{SENT_AT_ONCE, SnapshotEvent, Verdict};
+use super::{SENT_AT_ONCE, SnapshotEvent, Staged, Verdict};
 use crate::node::error::FatalError;
-use crate::node::handle::DIRECTORY;
 use crate::node::replica_thread::ReplicaThread;
-use crate::storage::state::Staging;
 
 /// Bytes of log that may gather behind a snapshot on its way. The log is kept for its receiver meanwhile, in memory: one that takes
 /// longer than this is given up, and another one is captured.
@@ -32,7 +30,7 @@ pub(in crate::node) struct Sending {
     jobs: Sender<Job>,
     on_their_way: Vec<OnItsWay>,
     /// Staged states that raft has taken.
-    staged: BTreeMap<PartitionId, Staging>,
+    staged: BTreeMap<PartitionId, Staged>,
     /// What is to be written to the log once the state is there.
     installing: BTreeMap<PartitionId, Vec<Persist>>,
     /// Of all senders and of the stager: they end with this.
@@ -60,7 +58,7 @@ impl Sending {
     /// A replica needs a snapshot. If it cannot be sent now it will be asked for again.
     pub(in crate::node) fn want(&mut self, partition: PartitionId, to: GroupMember) {
         let busy = self.on_their_way.iter().any(|other| node_of(other.to) == node_of(to));
-        if partition == DIRECTORY || busy || self.on_their_way.len() >= SENT_AT_ONCE {
+        if busy || self.on_their_way.len() >= SENT_AT_ONCE {
             return;
         }
         let stop = self.stop.child_token();
@@ -75,11 +73,11 @@ impl Sending {
         partition: PartitionId,
         install: Install,
         persists: Vec<Persist>,
-    ) -> Result<(Install, Staging), FatalError> {
+    ) -> Result<(Install, Staged), FatalError> {
         let nothing = || FatalError::Apply { partition, message: "there is no staged state to install".to_owned() };
-        let staging = self.staged.remove(&partition).ok_or_else(nothing)?;
+        let staged = self.staged.remove(&partition).ok_or_else(nothing)?;
         self.installing.insert(partition, persists);
-        Ok((install, staging))
+        Ok((install, staged))
     }
 
     /// The state is there: what may be written to the log now.
@@ -109,8 +107,8 @@ impl ReplicaThread {
                     self.lane(partition).replica().snapshot_done(to, ok);
                 }
             }
-            SnapshotEvent::Staged { from, message, staging, reply } => {
-                let verdict = self.staged(from, message, staging)?;
+            SnapshotEvent::Staged { from, message, staged, reply } => {
+                let verdict = self.staged(from, *message, staged)?;
                 // The stager may have gone: what was taken is installed all the same.
                 let _ = reply.send(verdict);
             }
@@ -125,19 +123,19 @@ impl ReplicaThread {
         replica.snapshot_message(to, index, term).map_err(|error| error.to_string())
     }
 
-    fn staged(&mut self, from: NodeId, message: PeerMessage, staging: Staging) -> Result<Verdict, FatalError> {
-        let partition = staging.partition();
+    fn staged(&mut self, from: NodeId, message: PeerMessage, staged: Staged) -> Result<Verdict, FatalError> {
+        let partition = staged.partition();
         if self.sending.staged.contains_key(&partition) {
-            return Ok(Verdict::Refused(staging, "another one is about to be installed".to_owned()));
+            return Ok(Verdict::Refused(staged, "another one is about to be installed".to_owned()));
         }
         match self.lane(partition).step_snapshot(from, message) {
             Ok(true) => {
                 tracing::info!(%partition, node = %from, "a snapshot takes the place of the state");
-                self.sending.staged.insert(partition, staging);
+                self.sending.staged.insert(partition, staged);
                 Ok(Verdict::Taken)
             }
-            Ok(false) => Ok(Verdict::Useless(staging)),
-            Err(StepError::Message(error)) => Ok(Verdict::Refused(staging, error.to_string())),
+            Ok(false) => Ok(Verdict::Useless(staged)),
+            Err(StepError::Message(error)) => Ok(Verdict::Refused(staged, error.to_string())),
             Err(StepError::Quarantine(reason)) => Err(FatalError::Replica { partition, reason }),
         }
     }

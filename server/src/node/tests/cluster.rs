@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use rove_core::replica::{ConfState, Install, PeerMessage};
 use rove_core::routing::{Forward, ForwardAck};
 
+use super::handle::DIRECTORY;
 use super::*;
 use crate::cluster::{SnapshotError, SnapshotHeader, SnapshotSource};
 use crate::storage::state::{StateDb, StateOptions};
@@ -97,11 +98,18 @@ struct World {
     dir: tempfile::TempDir,
     net: Arc<Net>,
     nodes: BTreeMap<NodeId, (Node, NodeRunner)>,
+    /// What node 3 was told of.
+    revoked: Arc<Revoked>,
 }
 
 impl World {
     async fn new() -> Self {
-        let mut world = Self { dir: tempfile::tempdir().unwrap(), net: Arc::default(), nodes: BTreeMap::new() };
+        let mut world = Self {
+            dir: tempfile::tempdir().unwrap(),
+            net: Arc::default(),
+            nodes: BTreeMap::new(),
+            revoked: Arc::default(),
+        };
         (1..=3).for_each(|id| world.start(NodeId(id)));
         for (node, _) in world.nodes.values() {
             assert!(node.ready().await);
@@ -124,7 +132,11 @@ impl World {
         };
         let (inbox, mail) = inbox();
         let side = Side { me: id, net: Arc::clone(&self.net) };
-        let started = Opened::open(config).unwrap().start(0, Sinks::none(), Arc::new(side), mail).unwrap();
+        let mut sinks = Sinks::none();
+        if id == NodeId(3) {
+            sinks.directory = self.revoked.clone();
+        }
+        let started = Opened::open(config).unwrap().start(0, sinks, Arc::new(side), mail).unwrap();
         self.net.inboxes.lock().insert(id, inbox);
         self.net.down.lock().remove(&id);
         self.nodes.insert(id, started);
@@ -142,14 +154,20 @@ impl World {
         &self.nodes[&NodeId(id)].0
     }
 
-    fn rows(&self, id: u64) -> Vec<PartitionRow> {
-        rows(self.node(id))
+    /// How far each partition's state is, the directory's first, and its hash. As of the last tick.
+    fn states(&self, id: u64) -> Vec<(u64, u64)> {
+        self.node(id).partition_stats().iter().map(|stats| (stats.applied, stats.state_hash)).collect()
+    }
+
+    fn agreed(&self) -> bool {
+        let first = self.states(1);
+        !first.is_empty() && (2..=3).all(|id| self.states(id) == first && rows(self.node(id)) == rows(self.node(1)))
     }
 
     /// Waits until all nodes have the same state.
     async fn agree(&self) {
         let agreed = async {
-            while (2..=3).any(|id| self.rows(id) != self.rows(1)) {
+            while !self.agreed() {
                 tokio::task::yield_now().await;
             }
         };
@@ -188,6 +206,43 @@ async fn a_node_that_was_away_for_longer_than_the_log_reaches_back_catches_up_by
     world.start(NodeId(3));
     assert!(world.node(3).ready().await);
     seq(post(world.node(3), id, ALICE, 1, number + 1)).await;
+    world.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_directory_comes_as_a_snapshot_too_and_who_was_revoked_meanwhile_is_told() {
+    let mut world = World::new().await;
+    let signed_in = world.node(1).propose_directory(&sign_up("alice")).await.unwrap();
+    let DirectoryOutcome::SignedIn { account, device } = signed_in else { panic!("{signed_in:?}") };
+    let signed_in = world.node(1).propose_directory(&sign_up("bob")).await.unwrap();
+    let DirectoryOutcome::SignedIn { device: bobs, .. } = signed_in else { panic!("{signed_in:?}") };
+    world.agree().await;
+    world.kill(NodeId(3)).await;
+    let revoke = DirectoryCommand::RevokeDevice { actor: Actor { account, device }, device };
+    world.node(1).propose_directory(&revoke).await.unwrap();
+    let mut number = 0;
+    while {
+        let stats = world.node(1).partition_stats()[0];
+        stats.last - stats.log_entries < 60
+    } {
+        number += 1;
+        world.node(1).propose_directory(&sign_up(&format!("account{number}"))).await.unwrap();
+    }
+    assert!(world.revoked.0.lock().is_empty(), "it is away");
+    *world.net.cut_after.lock() = Some(0);
+    world.start(NodeId(3));
+    world.agree().await;
+    assert!(world.net.snapshots.lock().contains(&(NodeId(3), DIRECTORY, 0)), "it came by the log");
+    let told = world.revoked.0.lock().clone();
+    assert!(told.contains(&device) && !told.contains(&bobs), "{told:?}");
+    let last = format!("account{number}");
+    let read = world.node(3).read_directory(move |rows| rows.account_by_handle(&last).unwrap().is_some()).await;
+    assert_eq!(read, Ok(true));
+    // And it goes on, also after it was killed right then.
+    world.kill(NodeId(3)).await;
+    world.start(NodeId(3));
+    assert!(world.node(3).ready().await);
+    world.node(3).propose_directory(&sign_up("carol")).await.unwrap();
     world.agree().await;
 }
 

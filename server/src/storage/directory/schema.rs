@@ -77,14 +77,20 @@ const STEPS: &[&str] = &[
      ) STRICT;",
 ];
 
-/// Takes the steps the file has not seen, all or none.
-pub(super) fn migrate(connection: &mut Connection) -> Result<(), DirectoryError> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(store)?;
-    let found: u32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(store)?;
+/// Refuses a file of a newer program. Returns its version and the newest.
+pub(super) fn check(connection: &Connection) -> Result<(u32, u32), DirectoryError> {
+    let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(store)?;
     let known = u32::try_from(STEPS.len()).unwrap_or(u32::MAX);
     if found > known {
         return Err(DirectoryError::SchemaTooNew { found: found.into(), known: known.into() });
     }
+    Ok((found, known))
+}
+
+/// Takes the steps the file has not seen, all or none.
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), DirectoryError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(store)?;
+    let (found, known) = check(&transaction)?;
     for step in &STEPS[found as usize..] {
         transaction.execute_batch(step).map_err(store)?;
     }

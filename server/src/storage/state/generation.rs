@@ -14,13 +14,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use protobuf::Message as _;
 use rocksdb::{DB, WriteOptions};
-use rove_core::replica::{ConfState, Install};
+use rove_core::replica::Install;
 use rove_core::store::StoreError;
 use rove_protocol::ids::PartitionId;
 
 use super::error;
+use crate::storage::installed;
 
 /// The layout this program writes. 1 had no generations and was never released.
 const LAYOUT: u8 = 2;
@@ -113,23 +113,13 @@ pub(super) fn row_key(partition: PartitionId) -> [u8; 5] {
     [META[0], META[1], GENERATION_TABLE, a, b]
 }
 
-/// `generation (4) | index (8) | term (8) | members (protobuf)`.
+/// What it says: see [`installed`].
 pub(super) fn encode_row(generation: u32, install: &Install) -> Result<Vec<u8>, StoreError> {
-    let mut row = generation.to_be_bytes().to_vec();
-    row.extend(install.index.to_be_bytes());
-    row.extend(install.term.to_be_bytes());
-    install.conf_state.write_to_vec(&mut row).map_err(|error| StoreError::Failed(error.to_string()))?;
-    Ok(row)
+    installed::encode(generation, install).ok_or_else(|| StoreError::Failed("the row of a generation".to_owned()))
 }
 
 pub(super) fn decode_row(row: &[u8]) -> Result<(u32, Install), StoreError> {
-    let damaged = || StoreError::Corrupt("the row of a generation".to_owned());
-    let (generation, rest) = row.split_first_chunk().ok_or_else(damaged)?;
-    let (index, rest) = rest.split_first_chunk().ok_or_else(damaged)?;
-    let (term, members) = rest.split_first_chunk().ok_or_else(damaged)?;
-    let conf_state = ConfState::parse_from_bytes(members).map_err(|_| damaged())?;
-    let (index, term) = (u64::from_be_bytes(*index), u64::from_be_bytes(*term));
-    Ok((u32::from_be_bytes(*generation), Install { index, term, conf_state }))
+    installed::decode(row).ok_or_else(|| StoreError::Corrupt("the row of a generation".to_owned()))
 }
 
 /// The generations of all partitions.
