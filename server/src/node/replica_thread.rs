@@ -433,7 +433,7 @@ impl ReplicaThread {
     }
 
     fn ready_if_caught_up(&mut self) {
-        if self.shared.phase() == Phase::Starting && self.lanes.iter_mut().all(Lane::caught_up) {
+        if self.shared.phase() == Phase::Starting && self.lanes.iter().all(Lane::caught_up) {
             self.show_status();
             self.shared.enter(Phase::Ready);
             tracing::info!("every partition has caught up");

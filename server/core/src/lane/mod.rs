@@ -16,7 +16,7 @@ use crate::command::Envelope;
 use crate::replica::batcher::Batcher;
 use crate::replica::{
     Committed, GroupMember, Install, MessageError, Outputs, PeerMessage, Persist, ProposeError, Replica, ReplicaError,
-    ReplicaRole, ReplicaStatus, StepError, Truncated, node_of,
+    ReplicaStatus, StepError, Truncated, node_of,
 };
 use crate::routing::{Forward, ForwardAck, Intake, Leadership, Router};
 pub use handover::HandoverError;
@@ -73,8 +73,6 @@ pub struct Lane {
     leadership_unsaid: bool,
     leaderless_ticks: u32,
     durable: u64,
-    /// The commit index when it first knew what is committed: applied up to there, it serves.
-    target: Option<u64>,
     /// The snapshot that is being installed.
     installing: Option<Truncated>,
 }
@@ -95,7 +93,6 @@ impl Lane {
             leadership_unsaid: false,
             leaderless_ticks: 0,
             durable,
-            target: None,
             installing: None,
         }
     }
@@ -146,18 +143,9 @@ impl Lane {
         self.router.is_empty() && self.batcher.is_empty() && (!self.leads() || status.last == status.applied)
     }
 
-    /// Whether everything that was committed when the node started is applied.
-    pub fn caught_up(&mut self) -> bool {
-        let status = self.replica.status();
-        if self.target.is_none() {
-            let knows = match status.role {
-                ReplicaRole::Leader => self.replica.leads_with_authority(),
-                ReplicaRole::Follower => status.leader.is_some(),
-                ReplicaRole::Candidate => false,
-            };
-            self.target = knows.then_some(status.committed);
-        }
-        self.target.is_some_and(|target| status.applied >= target)
+    /// Whether everything is applied that was acknowledged anywhere before this replica found somebody to ask.
+    pub fn caught_up(&self) -> bool {
+        self.reads.caught_up()
     }
 
     /// A command of this node. Whether there is room for it was decided before.
@@ -270,7 +258,9 @@ impl Lane {
     pub fn outputs(&mut self, now_ms: u64, outputs: &mut LaneOutputs) -> Result<bool, ReplicaError> {
         self.route(outputs);
         self.propose(now_ms, outputs);
-        if let Some(context) = self.reads.next() {
+        // Without anybody to answer it a question is lost, and asked again only after a while.
+        let answerable = if self.leads() { self.replica.leads_with_authority() } else { self.leadership.is_some() };
+        if answerable && let Some(context) = self.reads.next() {
             self.replica.read_index(context);
         }
         let more = match self.replica.outputs()? {

@@ -25,7 +25,8 @@ struct Question {
 
 #[derive(Debug)]
 struct Read {
-    context: u64,
+    /// Who asked; nobody for the first one, which is the lane's own.
+    context: Option<u64>,
     ticks: u32,
 }
 
@@ -37,13 +38,24 @@ pub(super) struct Reads {
     unasked: Vec<Read>,
     asked: Vec<Question>,
     ready: Vec<(u64, bool)>,
+    /// The lane's own read is answered.
+    caught_up: bool,
 }
 
 impl Reads {
     pub(super) fn new(node: NodeId, boot: u64) -> Self {
         // 12 bits of the node, 20 of its boots, 32 to count: an answer that is still on its way from a million boots ago is no concern.
         let next_context = (node.0 & 0xfff) << 52 | (boot & 0xf_ffff) << 32;
-        Self { next_context, unasked: Vec::new(), asked: Vec::new(), ready: Vec::new() }
+        let own = Read { context: None, ticks: 0 };
+        Self { next_context, unasked: vec![own], asked: Vec::new(), ready: Vec::new(), caught_up: false }
+    }
+
+    /// Whether everything is here that was acknowledged anywhere before this replica first could ask.
+    ///
+    /// Its own commit index would not do for that: a replica that lacks more of the log than its peers keep learns of nothing that is
+    /// committed until it has been sent a snapshot.
+    pub(super) fn caught_up(&self) -> bool {
+        self.caught_up
     }
 
     /// Takes a read. False if too many wait.
@@ -52,7 +64,7 @@ impl Reads {
         if waiting >= MAX_WAITING {
             return false;
         }
-        self.unasked.push(Read { context, ticks: 0 });
+        self.unasked.push(Read { context: Some(context), ticks: 0 });
         true
     }
 
@@ -78,28 +90,32 @@ impl Reads {
     /// Everything up to `applied` can be read.
     pub(super) fn applied(&mut self, applied: u64) {
         let seen = |question: &mut Question| question.index.is_some_and(|index| index <= applied);
-        for question in self.asked.extract_if(.., seen) {
-            self.ready.extend(question.reads.into_iter().map(|read| (read.context, true)));
+        for read in self.asked.extract_if(.., seen).flat_map(|question| question.reads) {
+            match read.context {
+                Some(context) => self.ready.push((context, true)),
+                None => self.caught_up = true,
+            }
         }
     }
 
     /// One unit of time has passed.
     pub(super) fn tick(&mut self) {
         let unanswered = |question: &mut Question| {
-            question.ticks += 1;
+            question.ticks = question.ticks.saturating_add(1);
             question.index.is_none() && question.ticks >= ASK_AGAIN_TICKS
         };
         for question in self.asked.extract_if(.., unanswered) {
             self.unasked.extend(question.reads);
         }
         let waiting = self.asked.iter_mut().flat_map(|question| &mut question.reads).chain(&mut self.unasked);
-        waiting.for_each(|read| read.ticks += 1);
-        let old = |read: &mut Read| read.ticks >= GIVE_UP_TICKS;
-        for question in &mut self.asked {
-            self.ready.extend(question.reads.extract_if(.., old).map(|read| (read.context, false)));
+        waiting.for_each(|read| read.ticks = read.ticks.saturating_add(1));
+        // The lane's own waits for as long as it takes.
+        let old = |read: &mut Read| read.context.is_some() && read.ticks >= GIVE_UP_TICKS;
+        let queues = self.asked.iter_mut().map(|question| &mut question.reads).chain([&mut self.unasked]);
+        for reads in queues {
+            self.ready.extend(reads.extract_if(.., old).filter_map(|read| Some((read.context?, false))));
         }
         self.asked.retain(|question| !question.reads.is_empty());
-        self.ready.extend(self.unasked.extract_if(.., old).map(|read| (read.context, false)));
     }
 
     /// Moves out what is decided.
@@ -163,7 +179,30 @@ mod tests {
             reads.tick();
         }
         assert_eq!(ready(&mut reads), [(7, false)]);
-        assert_eq!(reads.next(), None);
+    }
+
+    #[test]
+    fn a_replica_has_caught_up_when_it_has_applied_what_the_leader_names_however_long_that_takes() {
+        let mut reads = Reads::new(NodeId(1), 1);
+        let first = reads.next().unwrap();
+        for _ in 0..2 * GIVE_UP_TICKS {
+            reads.next();
+            reads.tick();
+        }
+        // What it has applied itself says nothing, and neither does an answer to a question that was given up.
+        reads.applied(100);
+        reads.found(first, 1, 100);
+        assert!(!reads.caught_up());
+        let asked = std::iter::repeat_with(|| {
+            reads.tick();
+            reads.next()
+        });
+        let question = asked.take(100).flatten().next().unwrap();
+        reads.found(question, 9_000, 100);
+        assert!(!reads.caught_up());
+        reads.applied(9_000);
+        assert!(reads.caught_up());
+        assert_eq!(ready(&mut reads), []);
     }
 
     #[test]
@@ -175,7 +214,8 @@ mod tests {
             assert!(names.insert(reads.next().unwrap()));
         }
         let mut reads = Reads::new(NodeId(1), 1);
-        assert!((0..MAX_WAITING as u64).all(|context| reads.ask(context)));
+        // One place is taken by its own.
+        assert!((1..MAX_WAITING as u64).all(|context| reads.ask(context)));
         assert!(!reads.ask(0));
     }
 }

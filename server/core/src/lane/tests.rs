@@ -215,6 +215,23 @@ fn a_read_on_a_follower_waits_for_everything_acknowledged_before_it() {
 }
 
 #[test]
+fn a_node_has_caught_up_only_when_it_has_applied_what_was_acknowledged_while_it_was_away() {
+    let mut world = World::new();
+    world.down = vec![3];
+    let leader = world.leader();
+    (1..=5).for_each(|ticket| world.propose(leader, ticket));
+    world.ticks(100);
+    assert!(world.lane(leader).caught_up() && world.lane(3 - leader).caught_up());
+    assert!(!world.lane(3).caught_up(), "it has heard of nobody");
+    world.down.clear();
+    for _ in 0..100 {
+        world.ticks(1);
+        assert!(!world.lane(3).caught_up() || world.applied(3).len() == 5);
+    }
+    assert!(world.lane(3).caught_up());
+}
+
+#[test]
 fn a_message_in_the_name_of_another_nodes_replica_is_dropped() {
     let mut world = World::new();
     world.leader();
