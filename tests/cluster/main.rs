@@ -65,6 +65,11 @@ async fn a_node_that_cannot_sync_its_log_stops() {
     short("F13").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_away_for_long_catches_up_by_snapshots_though_it_is_killed_at_that() {
+    short("F32").await;
+}
+
 /// What the environment says, or this.
 fn setting(name: &str, otherwise: u64) -> u64 {
     match std::env::var(name) {

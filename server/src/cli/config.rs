@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::cluster::TrustError;
 use crate::http::{HashLimits, Lifetimes};
-use crate::node::{DEFAULT_PARTITIONS, MAX_PARTITIONS};
+use crate::node::{DEFAULT_PARTITIONS, KEPT_FOR_PEERS, MAX_PARTITIONS};
 
 pub use cluster::{ClusterSection, DEFAULT_CLUSTER_PORT, PeerEntry};
 
@@ -96,6 +96,8 @@ pub struct Config {
     pub next_pins: Vec<String>,
     /// Raft groups that share the conversations; fixed when the data directory is made.
     pub partitions: u16,
+    /// Seconds after which what was applied is made durable at the latest, so that a restart replays no more.
+    pub flush_s: u64,
     /// QUIC connections there may be.
     pub max_connections: usize,
     /// QUIC connections one address may have.
@@ -149,6 +151,7 @@ impl Default for Config {
             tls_key: "key.pem".into(),
             next_pins: Vec::new(),
             partitions: DEFAULT_PARTITIONS,
+            flush_s: 30,
             // Some 4 GB of memory.
             max_connections: 100_000,
             // Carriers put thousands of people behind one address.
@@ -251,6 +254,9 @@ impl Config {
         }
         if self.drain_s > 300 {
             return Err(wrong("drain_s", &self.drain_s, "use at most 300"));
+        }
+        if !(1..=600).contains(&self.flush_s) {
+            return Err(wrong("flush_s", &self.flush_s, "use 1 to 600: a restart replays what came in that time"));
         }
         if let Some(cluster) = &self.cluster {
             cluster.check(self.node())?;
@@ -361,6 +367,9 @@ tls_key = "key.pem"
 # Raft groups that share the conversations. Fixed once there is data.
 # partitions = {partitions}
 
+# Seconds after which what was applied is made durable at the latest; a restart replays what came since.
+# flush_s = {flush_s}
+
 # QUIC connections there may be, and how many of them from one address.
 # max_connections = {max_connections}
 # max_connections_per_address = {max_per_address}
@@ -401,14 +410,18 @@ tls_key = "key.pem"
 #   ca = "ca.pem"
 #   certificate = "node-1.pem"
 #   key = "node-1.key"
+# Entries of each log kept for a node that is behind; one that lacks more is sent a snapshot.
+#   keep_log = {keep_log}
 # All nodes, this one too:
 #   [[cluster.peers]]
 #   node = 1
 #   address = "10.0.0.1:{cluster_port}"
 "#,
         cluster_port = DEFAULT_CLUSTER_PORT,
+        keep_log = KEPT_FOR_PEERS,
         node_id = defaults.node_id,
         partitions = defaults.partitions,
+        flush_s = defaults.flush_s,
         max_connections = defaults.max_connections,
         max_per_address = defaults.max_connections_per_address,
         pull_members = defaults.pull_members,
@@ -464,7 +477,7 @@ mod tests {
         let all = uncommented(&text).replace("advertise = \"chat.example:7683\"", "advertise = \"\"");
         assert_eq!(load(&all).unwrap(), Config::default());
         let written: toml::Table = toml::from_str(&all).unwrap();
-        assert_eq!(written.len(), 19, "every key is written");
+        assert_eq!(written.len(), 20, "every key is written");
         assert_eq!(written["accounts"].as_table().unwrap().len(), 5);
     }
 
@@ -491,6 +504,7 @@ mod tests {
             ("next_pins = [\"x\"]", "next_pins"),
             ("heartbeat_s = 5", "heartbeat_s"),
             ("drain_s = 3600", "drain_s"),
+            ("flush_s = 0", "flush_s"),
             ("log_format = \"xml\"", "log_format"),
             ("[accounts]\nrate_limit = true", "rate_limit"),
             ("[accounts]\naccess_token_minutes = 0", "accounts.access_token_minutes"),

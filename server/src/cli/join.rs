@@ -46,7 +46,11 @@ pub(super) async fn join(config: &Config) -> Result<Joined, RunError> {
         pull: config.pull(),
     });
     let sinks = Sinks { effects: hub.clone(), directory: hub.clone() };
-    let node_config = NodeConfig { partitions: config.partitions, ..NodeConfig::new(&config.data_dir, config.node()) };
+    let node_config = NodeConfig {
+        partitions: config.partitions,
+        flush_every: Duration::from_secs(config.flush_s),
+        ..NodeConfig::new(&config.data_dir, config.node())
+    };
     let Some(section) = &config.cluster else {
         let (node, runner) = Node::start(node_config, sinks)?;
         return Ok(Joined { hub, node, runner, cluster: None });
@@ -62,7 +66,7 @@ async fn join_cluster(
     hub: Arc<Hub>,
 ) -> Result<Joined, RunError> {
     let nodes: Vec<NodeId> = section.peers.iter().map(|peer| NodeId(peer.node)).collect();
-    let opened = Opened::open(NodeConfig { members: nodes.clone(), ..node_config })?;
+    let opened = Opened::open(NodeConfig { members: nodes.clone(), keep_for_peers: section.keep_log, ..node_config })?;
     let (file, record) = FormationFile::open(&config.data_dir)?;
     let incarnation = opened.identity().incarnation;
     let boot = members::boot(&file, incarnation);

@@ -11,6 +11,10 @@ pub const DEFAULT_PARTITIONS: u16 = 6;
 /// Most conversation partitions: each replica costs memory for its log and a share of every round.
 pub const MAX_PARTITIONS: u16 = 256;
 
+/// Entries kept for peers that are behind, unless told otherwise: a peer that was away for a minute at a hundred entries a second is
+/// caught up from the log. Their bytes are bounded too.
+pub const KEPT_FOR_PEERS: u64 = 6_000;
+
 /// Where the node keeps its data, who it is, and how large its queues are.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -61,8 +65,7 @@ impl NodeConfig {
             flush_every: Duration::from_secs(30),
             // The log above the durable state is also held in memory.
             flush_log_bytes: 64 * 1024 * 1024,
-            // A peer that was away for a minute at a hundred entries a second is caught up from the log. Their bytes are bounded too.
-            keep_for_peers: 6_000,
+            keep_for_peers: KEPT_FOR_PEERS,
             // Long enough for any queue at any sane disk, short enough for a service manager's patience.
             drain: Duration::from_secs(5),
         }

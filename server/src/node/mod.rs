@@ -42,7 +42,7 @@ mod surely;
 mod tests;
 mod tickets;
 
-pub use config::{DEFAULT_PARTITIONS, MAX_PARTITIONS, NodeConfig};
+pub use config::{DEFAULT_PARTITIONS, KEPT_FOR_PEERS, MAX_PARTITIONS, NodeConfig};
 pub use error::{CallError, FatalError, ProposeError, StartError};
 pub use handle::{Node, NodeRunner};
 pub use handover::MoveError;

@@ -45,7 +45,7 @@ fn victim(arena: &mut Arena, round: u64) -> u64 {
     if round.is_multiple_of(2) { arena.watch.busiest() } else { arena.rng.pick(&NODES).unwrap_or(1) }
 }
 
-fn others(node: u64) -> impl Iterator<Item = u64> {
+pub(super) fn others(node: u64) -> impl Iterator<Item = u64> {
     NODES.into_iter().filter(move |other| *other != node)
 }
 

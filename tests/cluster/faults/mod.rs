@@ -8,6 +8,7 @@ mod full;
 mod kills;
 mod links;
 mod old;
+mod snapshots;
 mod syncs;
 mod transfers;
 
@@ -78,8 +79,10 @@ pub(crate) const ALL: &[Fault] = &[
     fault!("F24", "a bridge: two nodes hear only the third", 1, links::bridge),
     fault!("F25", "loss, repeats, reordering, jitter", 2, links::noise),
     fault!("F26", "256 kbit/s to a follower", 1, links::slow),
+    fault!("F26s", "a snapshot at 256 kbit/s", 1, snapshots::slow, Some(snapshots::keep_little)),
     fault!("F29", "a link flaps every second", 1, links::flap),
     fault!("F31", "storm of leadership transfers", 1, transfers::storm),
+    fault!("F32", "a snapshot's install is killed", 2, snapshots::killed_installs, Some(snapshots::keep_little)),
     fault!("F33", "mixed versions", 1, absent::versions),
 ];
 

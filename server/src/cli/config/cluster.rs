@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::{ConfigError, wrong};
 use crate::cluster::{Files, pki, registry};
+use crate::node::KEPT_FOR_PEERS;
 
 /// The port between nodes: the one after the clients'.
 pub const DEFAULT_CLUSTER_PORT: u16 = super::DEFAULT_PORT + 1;
@@ -28,6 +29,9 @@ pub struct ClusterSection {
     pub certificate: PathBuf,
     /// Its private key, in PEM.
     pub key: PathBuf,
+    /// Entries of each log that are kept for a node that is behind (16 MiB of each at most). One that lacks more is sent a snapshot.
+    #[serde(default = "keep_log")]
+    pub keep_log: u64,
     /// All nodes of the cluster, this one too: so the list is the same everywhere.
     #[serde(default)]
     pub peers: Vec<PeerEntry>,
@@ -47,6 +51,10 @@ fn any() -> SocketAddr {
     SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_CLUSTER_PORT))
 }
 
+fn keep_log() -> u64 {
+    KEPT_FOR_PEERS
+}
+
 impl ClusterSection {
     /// The files.
     pub fn files(&self) -> Files {
@@ -64,6 +72,10 @@ impl ClusterSection {
             if path.as_os_str().is_empty() {
                 return Err(wrong(key, &"\"\"", "give a path, absolute or relative to this file"));
             }
+        }
+        if self.keep_log == 0 {
+            let advice = "use 1 or more: what is on its way to a node is behind as well";
+            return Err(wrong("cluster.keep_log", &0, advice));
         }
         let (mut nodes, mut addresses) = (BTreeSet::new(), BTreeSet::new());
         for PeerEntry { node, address } in &self.peers {
@@ -157,6 +169,7 @@ mod tests {
             (section("nam = \"x\"", PEERS), &["nam"]),
             (section("listen = \"x\"", PEERS), &["listen"]),
             (section("ca = \"\"", PEERS), &["cluster.ca"]),
+            (section("keep_log = 0", PEERS), &["cluster.keep_log", "1 or more"]),
             (section("", &twice), &["cluster.peers.node = 1", "two entries"]),
             (section("", &same), &["cluster.peers.address = a:1", "two nodes"]),
             (section("", &PEERS.replace("b:1", "b")), &["cluster.peers.address", "host:port"]),
