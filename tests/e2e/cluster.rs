@@ -8,10 +8,14 @@
 )]
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use rove_client::ids::Seq;
-use rove_client::{Client, ConnectionState, Conversation, Outcome, PostHandle};
-use rove_tests::people::sign_up;
+use rove_client::ids::{AccountId, Seq};
+use rove_client::registry::PresenceStatus;
+use rove_client::{
+    Client, ConnectionState, Conversation, Options, Outcome, PostHandle, PresenceInfo, PresenceMap, StoreLocation,
+};
+use rove_tests::people::{PASSWORD, sign_up};
 use rove_tests::talk::{holds, say, texts};
 use rove_tests::{Cluster, within_patience};
 use serde_json::Value;
@@ -213,4 +217,53 @@ async fn a_node_without_a_majority_says_so_refuses_posts_and_still_serves_histor
     cluster.node_mut(2).restart();
     let outcome = within_patience("the acknowledgement", waiting.outcome()).await.expect("the client lives");
     assert!(matches!(outcome, Outcome::Posted { .. }), "{outcome:?}");
+}
+
+fn is_online(info: &PresenceInfo) -> bool {
+    info.status == PresenceStatus::Online
+}
+
+/// Waits until `watcher` sees `account` online, or offline.
+async fn seen(watcher: &Client, account: AccountId, online: bool) {
+    let mut presence = watcher.presence().expect("the client lives");
+    let shown = |map: &Arc<PresenceMap>| map.get(&account).is_some_and(|info| is_online(info) == online);
+    let what = if online { "somebody seen online" } else { "somebody seen offline" };
+    within_patience(what, presence.wait_for(shown)).await.expect("the client lives");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_at_different_nodes_see_each_other_online_typing_and_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path());
+    let (alice, bob, at_alice, at_bob) = alice_and_bob(&cluster).await;
+    let (alice_id, bob_id) = (alice.account(), bob.account());
+    alice.watch_presence(&[bob_id]).unwrap();
+    bob.watch_presence(&[alice_id]).unwrap();
+    seen(&alice, bob_id, true).await;
+    seen(&bob, alice_id, true).await;
+
+    let mut updates = at_bob.updates();
+    at_alice.set_typing(true);
+    within_patience("typing", async {
+        while at_bob.typing() != [alice_id] {
+            updates.changed().await.expect("the client lives");
+        }
+    })
+    .await;
+
+    // Who leaves says so, and who comes back is seen again.
+    drop(at_bob);
+    within_patience("a goodbye", bob.close()).await;
+    seen(&alice, bob_id, false).await;
+    let options = Options { name: "another device".to_owned(), ..Options::new(StoreLocation::Memory) };
+    let bob = Client::log_in(&cluster.address(2), "bob", PASSWORD, options).await.expect("the password is right");
+    seen(&alice, bob_id, true).await;
+
+    // A node that dies takes nobody with it who goes elsewhere.
+    cluster.node_mut(2).kill();
+    connected_elsewhere(&bob, 2).await;
+    assert!(alice.presence().expect("the client lives").borrow().get(&bob_id).is_some_and(is_online));
+    // And what it has said of them counts no longer than its lease.
+    within_patience("a goodbye", bob.close()).await;
+    seen(&alice, bob_id, false).await;
 }

@@ -76,7 +76,7 @@ async fn join_cluster(
         section.peers.iter().map(|peer| (NodeId(peer.node), peer.address.clone())).collect();
     let address = configured.get(&me).cloned().unwrap_or_default();
     let roster = Roster::new(me, configured, file, Formation::new(me, boot, address, nodes, record));
-    let members = Members::new(inbox, roster.clone());
+    let members = Members::new(inbox, roster.clone(), hub.clone());
     let socket = cluster::bind(section.listen).map_err(|source| RunError::Listen {
         key: "cluster.listen",
         address: section.listen,
@@ -96,7 +96,9 @@ async fn join_cluster(
     let (transport, runner) = Cluster::start(cluster_config, members.clone())?;
     roster.started(transport.clone());
     let rebuild = roster.formed().await;
-    let (node, node_runner) = opened.start(rebuild, sinks, Arc::new(Transport(transport.clone())), mail)?;
+    let peers = Arc::new(Transport(transport.clone()));
+    hub.join_peers(peers.clone());
+    let (node, node_runner) = opened.start(rebuild, sinks, peers, mail)?;
     roster.running(node.clone());
     let cluster = Some(JoinedCluster { transport, members, runner });
     Ok(Joined { hub, node, runner: node_runner, cluster })

@@ -10,6 +10,7 @@ use rove_core::routing::{Forward, ForwardAck};
 use rove_protocol::ids::{NodeId, PartitionId};
 
 use crate::cluster::{Cluster, PeerHello, PeerSink, SnapshotError, SnapshotHeader, SnapshotReceiver, SnapshotSource};
+use crate::edge::{Hub, PresencePeers};
 use crate::membership::Roster;
 use crate::node::{PeerInbox, PeerSays, Peers};
 use crate::nodes::Nodes;
@@ -19,13 +20,14 @@ use crate::storage::formation::FormationFile;
 pub(super) struct Members {
     inbox: PeerInbox,
     roster: Arc<Roster>,
+    hub: Arc<Hub>,
     /// Set once this node's replicas run; until then it does not say how it is.
     nodes: OnceLock<Arc<Nodes>>,
 }
 
 impl Members {
-    pub(super) fn new(inbox: PeerInbox, roster: Arc<Roster>) -> Arc<Self> {
-        Arc::new(Self { inbox, roster, nodes: OnceLock::new() })
+    pub(super) fn new(inbox: PeerInbox, roster: Arc<Roster>, hub: Arc<Hub>) -> Arc<Self> {
+        Arc::new(Self { inbox, roster, hub, nodes: OnceLock::new() })
     }
 
     /// Who the nodes are.
@@ -53,7 +55,9 @@ impl PeerSink for Members {
         self.inbox.put(from, PeerSays::ForwardAck(ack));
     }
 
-    fn presence(&self, _from: NodeId, _presence: Bytes) {}
+    fn presence(&self, from: NodeId, presence: Bytes) {
+        self.hub.peer_says(from, &presence);
+    }
 
     fn link_up(&self, peer: NodeId, hello: PeerHello) {
         tracing::info!(%peer, version = hello.version, program = %hello.program, "connected");
@@ -90,7 +94,7 @@ impl PeerSink for Members {
     }
 }
 
-/// The transport, for the replica thread.
+/// The transport, for the replica thread and for presence.
 pub(super) struct Transport(pub(super) Cluster);
 
 impl Peers for Transport {
@@ -114,6 +118,17 @@ impl Peers for Transport {
         source: &'a mut dyn SnapshotSource,
     ) -> BoxFuture<'a, Result<(), SnapshotError>> {
         Box::pin(async move { self.0.send_snapshot(to, header, source).await.map(|_| ()) })
+    }
+}
+
+impl PresencePeers for Transport {
+    fn nodes(&self) -> Vec<NodeId> {
+        self.0.peers().into_iter().map(|peer| peer.node).collect()
+    }
+
+    fn tell(&self, to: NodeId, said: Bytes) {
+        // What is lost shows in the next digest, and is asked for.
+        let _ = self.0.send_presence(to, said);
     }
 }
 

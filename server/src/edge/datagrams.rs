@@ -155,7 +155,7 @@ impl Datagrams {
 fn forward(session: &Session, members: &Members, typing: &Typing) {
     let may = members.get(&typing.account).is_some_and(|role| role.may_post());
     if may && members.len() <= limits::TYPING_MEMBERS as usize {
-        session.edge.hub.datagram_to(members, typing.account, &typing.to_frame().into());
+        session.edge.hub.typing(members, typing);
     }
 }
 

@@ -37,6 +37,7 @@ use std::time::Duration;
 use quinn::crypto::rustls::HandshakeData;
 use rove_core::conversation::read;
 use rove_core::discovery::NodeState;
+use rove_core::presence::NODE_LEASE_MS;
 use rove_protocol::ids::{AccountId, PartitionId};
 use rove_protocol::limits;
 use rove_protocol::message::Alternative;
@@ -53,7 +54,7 @@ use crate::nodes::Nodes;
 use admission::{Admission, Full, Place};
 use stats::Counted;
 
-pub use hub::{Hub, HubConfig};
+pub use hub::{Hub, HubConfig, PresencePeers};
 pub use identity::EndpointSecret;
 pub use stats::EdgeStats;
 
@@ -64,6 +65,10 @@ const MAX_ALTERNATIVES: usize = 8;
 /// How long each half of a handshake may take: several retransmissions on a bad path. Who stalls it holds a place until
 /// then.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How often the other nodes are told that this one is there, and by what to know that they have heard all of it: a tenth of what it counts.
+const DIGEST_EVERY: Duration = Duration::from_millis(NODE_LEASE_MS / 10);
+/// How long changes gather before the other nodes are told: nobody notices it, and a crowd that comes at once is few messages.
+const NEWS_GATHER: Duration = Duration::from_millis(50);
 /// How long the last packets of a closed endpoint are given to leave.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -170,6 +175,7 @@ impl Edge {
         let tasks = TaskTracker::new();
         tasks.spawn(accept(endpoint.clone(), shared.clone(), admission, tasks.clone()));
         tasks.spawn(leases(shared.clone()));
+        tasks.spawn(tell_peers(shared.clone()));
         Ok(Self { endpoint, tasks, shared })
     }
 
@@ -303,5 +309,26 @@ async fn leases(shared: Arc<Shared>) {
             () = tokio::time::sleep(next) => {}
             () = shared.shutdown.cancelled() => return,
         }
+    }
+}
+
+/// Tells the other nodes who comes and goes here.
+async fn tell_peers(shared: Arc<Shared>) {
+    let mut digest = tokio::time::interval(DIGEST_EVERY);
+    digest.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let telling = async {
+        loop {
+            tokio::select! {
+                _ = digest.tick() => shared.hub.tell_peers(true),
+                () = shared.hub.presence_news() => {
+                    tokio::time::sleep(NEWS_GATHER).await;
+                    shared.hub.tell_peers(false);
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = telling => {}
+        () = shared.shutdown.cancelled() => {}
     }
 }

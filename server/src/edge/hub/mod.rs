@@ -16,6 +16,7 @@
 
 mod live;
 mod members;
+mod presence;
 mod registry;
 mod subscriber;
 
@@ -24,21 +25,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use rove_core::command::Effect;
 use rove_core::fanout::{PullThreshold, audience};
 use rove_core::placement::partition_of;
-use rove_core::presence::{PresenceTable, Told};
+use rove_core::presence::PresenceTable;
 use rove_protocol::frame::put_frame;
 use rove_protocol::ids::{AccountId, ConversationId, DeviceId, MessageId, PartitionId, Seq, SessionId};
-use rove_protocol::message::PresenceItem;
 use rove_protocol::registry::{ErrorCode, FrameType, Role, StreamMode};
+use tokio::sync::Notify;
 
 use super::stats::EdgeStats;
 use crate::node::{DirectorySink, EffectSink};
 use members::MemberCache;
 use registry::Registry;
+
+pub use presence::PresencePeers;
 
 pub(super) use live::Live;
 pub(super) use members::Members;
@@ -72,6 +74,9 @@ pub struct Hub {
     /// By partition: the largest message id whose round has left all its marks.
     published: Box<[AtomicU64]>,
     presence: Mutex<PresenceTable>,
+    peers: OnceLock<Arc<dyn PresencePeers>>,
+    /// The other nodes are to be told of something.
+    presence_news: Notify,
     load_members: OnceLock<LoadMembers>,
     pull: PullThreshold,
     heartbeat: Duration,
@@ -94,6 +99,8 @@ impl Hub {
             published: (0..=config.partitions).map(|_| AtomicU64::new(0)).collect(),
             // The start of the process is what rises when the node starts.
             presence: Mutex::new(PresenceTable::new(started_ms, heartbeat_ms)),
+            peers: OnceLock::new(),
+            presence_news: Notify::new(),
             load_members: OnceLock::new(),
             pull: config.pull,
             heartbeat: config.heartbeat,
@@ -109,7 +116,7 @@ impl Hub {
         &self.stats
     }
 
-    /// Accounts that are online on this node.
+    /// Accounts that have a session in the foreground at this node.
     pub fn online(&self) -> usize {
         self.presence.lock().online()
     }
@@ -195,72 +202,6 @@ impl Hub {
         let mut active = 0;
         audience(&*members, &self.registry.read().accounts, &mut |_| active += 1);
         self.pull.mode(member_count, active)
-    }
-
-    /// Sends a datagram to every session of the members but one account's.
-    pub(super) fn datagram_to(&self, members: &Members, except: AccountId, datagram: &Bytes) {
-        let registry = self.registry.read();
-        audience(&**members, &registry.accounts, &mut |account| {
-            if account != except {
-                for subscriber in registry.of(account) {
-                    subscriber.link.datagram(datagram.clone());
-                }
-            }
-        });
-    }
-
-    /// A session is there, in the foreground.
-    pub(super) fn beat(&self, account: AccountId, session: SessionId) {
-        let told = self.presence.lock().beat(account, session, self.now_ms());
-        self.tell(&told);
-    }
-
-    /// A session has left on purpose.
-    pub(super) fn goodbye(&self, account: AccountId, session: SessionId) {
-        let told = self.presence.lock().goodbye(account, session, self.now_ms());
-        self.tell(&told);
-    }
-
-    /// Ends the leases that have run out. When to come again.
-    pub(super) fn expire_leases(&self) -> Duration {
-        let now = self.now_ms();
-        let (gone, next) = {
-            let mut presence = self.presence.lock();
-            (presence.expire(now), presence.next_expiry())
-        };
-        for (_, told) in gone {
-            self.tell(&told);
-        }
-        // Not more often than people notice, and often enough for leases that begin meanwhile.
-        Duration::from_millis(next.map_or(1_000, |at| at.saturating_sub(now)).clamp(100, 1_000))
-    }
-
-    /// Replaces whom a session watches.
-    pub(super) fn watch(&self, subscriber: &Subscriber, accounts: &BTreeSet<AccountId>) {
-        self.presence.lock().watch(subscriber.session, accounts);
-        subscriber.presence_wake.notify_one();
-    }
-
-    /// What a session watches that changed after a version of it, and the newest version.
-    pub(super) fn presence_since(&self, session: SessionId, version: u64) -> (Vec<PresenceItem>, u64) {
-        self.presence.lock().changed_since(session, version)
-    }
-
-    /// The newest version of what a session watches.
-    pub(super) fn presence_version(&self, session: SessionId) -> u64 {
-        self.presence.lock().watch_version(session)
-    }
-
-    fn tell(&self, told: &Told) {
-        if told.is_empty() {
-            return;
-        }
-        let registry = self.registry.read();
-        for session in told {
-            if let Some(subscriber) = registry.session(*session) {
-                subscriber.presence_wake.notify_one();
-            }
-        }
     }
 
     fn live(&self, conversation: ConversationId) -> Option<Arc<Live>> {

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rove_protocol::ids::ConversationId;
 
 use super::subscriber::tests::{Fake, subscriber};
