@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rove_client::ServerAddress;
 
-use crate::server::{Starting, configure, run};
-use crate::{PATIENCE, Server};
+use crate::server::{configure, run};
+use crate::{PATIENCE, Server, Starting};
 
 /// The first port of node 0; node `n` has those from `10 n` above it. Below 32768, where the system takes ports from.
 const FIRST_PORT: u16 = 20_000;
@@ -23,6 +23,7 @@ const CLUSTERS: u32 = 4;
 #[derive(Debug)]
 pub struct Cluster {
     dir: PathBuf,
+    address: Ipv4Addr,
     nodes: Vec<Server>,
 }
 
@@ -42,6 +43,34 @@ fn ports(address: Ipv4Addr, node: u16) -> (SocketAddr, SocketAddr) {
     (SocketAddr::from((address, port)), SocketAddr::from((address, port + 1)))
 }
 
+fn text(path: &Path) -> String {
+    path.to_str().expect("a path of a test is text").to_owned()
+}
+
+/// Makes what node `node` needs, who knows of nodes 1 to `nodes`.
+fn prepare(dir: &Path, address: Ipv4Addr, node: u16, nodes: u16, keys: &str) {
+    let mut peers = String::new();
+    for node in 1..=nodes {
+        let (_, listen) = ports(address, node);
+        writeln!(peers, "[[cluster.peers]]\nnode = {node}\naddress = \"{listen}\"").expect("a string takes all");
+    }
+    let home = dir.join(format!("node-{node}"));
+    std::fs::create_dir_all(&home).expect("a directory");
+    if node > 1 {
+        // Clients pin one key for the whole cluster.
+        for file in ["cert.pem", "key.pem"] {
+            std::fs::copy(dir.join("node-1").join(file), home.join(file)).expect("node 1 has a certificate");
+        }
+    }
+    run(&["pki", "node", "--ca", &text(&dir.join("ca")), "--node", &node.to_string(), "--out", &text(&home)]);
+    let (clients, listen) = ports(address, node);
+    let section = format!(
+        "[cluster]\nname = \"test\"\nlisten = \"{listen}\"\nca = \"ca.pem\"\ncertificate = \"node-{node}.pem\"\n\
+         key = \"node-{node}.key\"\n{peers}"
+    );
+    configure(&home, node, &clients.to_string(), keys, &section);
+}
+
 impl Cluster {
     /// Makes three nodes in `dir` and starts them; returns when all of them serve.
     pub fn start(dir: &Path) -> Self {
@@ -51,35 +80,12 @@ impl Cluster {
     /// The same, with another number of nodes, and `keys` (lines of TOML, outside of any table) added to their configurations.
     pub fn start_with(dir: &Path, nodes: u16, keys: &str) -> Self {
         let address = address();
-        let text = |path: &Path| path.to_str().expect("a path of a test is text").to_owned();
-        let ca = text(&dir.join("ca"));
-        run(&["pki", "ca", "--cluster", "test", "--out", &ca]);
-        let mut peers = String::new();
-        for node in 1..=nodes {
-            let (_, listen) = ports(address, node);
-            writeln!(peers, "[[cluster.peers]]\nnode = {node}\naddress = \"{listen}\"").expect("a string takes all");
-        }
-        for node in 1..=nodes {
-            let home = dir.join(format!("node-{node}"));
-            std::fs::create_dir_all(&home).expect("a directory");
-            if node > 1 {
-                // Clients pin one key for the whole cluster.
-                for file in ["cert.pem", "key.pem"] {
-                    std::fs::copy(dir.join("node-1").join(file), home.join(file)).expect("node 1 has a certificate");
-                }
-            }
-            run(&["pki", "node", "--ca", &ca, "--node", &node.to_string(), "--out", &text(&home)]);
-            let (clients, listen) = ports(address, node);
-            let section = format!(
-                "[cluster]\nname = \"test\"\nlisten = \"{listen}\"\nca = \"ca.pem\"\ncertificate = \"node-{node}.pem\"\n\
-                 key = \"node-{node}.key\"\n{peers}"
-            );
-            configure(&home, node, &clients.to_string(), keys, &section);
-        }
+        run(&["pki", "ca", "--cluster", "test", "--out", &text(&dir.join("ca"))]);
+        (1..=nodes).for_each(|node| prepare(dir, address, node, nodes, keys));
         let starting: Vec<_> =
             (1..=nodes).map(|node| Starting::spawn(dir.join(format!("node-{node}")), None)).collect();
         let nodes = starting.into_iter().map(Starting::listening).collect();
-        Self { dir: dir.to_owned(), nodes }
+        Self { dir: dir.to_owned(), address, nodes }
     }
 
     /// The ids of the nodes.
@@ -101,6 +107,35 @@ impl Cluster {
     /// If there is none.
     pub fn node_mut(&mut self, node: u64) -> &mut Server {
         &mut self.nodes[index(node)]
+    }
+
+    /// Kills node `node` and starts it with an empty data directory. The old one is left beside it, and returned.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn lose_disk(&mut self, node: u64) -> (Starting, PathBuf) {
+        let server = self.node_mut(node);
+        server.kill();
+        let (data, old) = (server.dir().join("data"), server.dir().join("data.old"));
+        std::fs::rename(&data, &old).expect("it has a data directory");
+        (server.begin(), old)
+    }
+
+    /// Node `node` listens again, after [`Cluster::lose_disk`].
+    pub fn back(&mut self, node: u64, starting: Starting) {
+        *self.node_mut(node) = starting.listening();
+    }
+
+    /// Makes one more node, that knows of all the others, and starts it.
+    pub fn one_more(&mut self) -> Starting {
+        let node = u16::try_from(self.nodes.len() + 1).expect("a small number");
+        prepare(&self.dir, self.address, node, node, "");
+        Starting::spawn(self.dir.join(format!("node-{node}")), None)
+    }
+
+    /// It listens, and is the last of the nodes.
+    pub fn joined(&mut self, starting: Starting) {
+        self.nodes.push(starting.listening());
     }
 
     /// What clients are given that begin at `node`.
@@ -129,16 +164,7 @@ impl Cluster {
     /// # Panics
     /// If it cannot be run.
     pub fn command(&self, node: u64, arguments: &[&str]) -> (Option<i32>, String, String) {
-        let config = self.node(node).dir().join("rove.toml");
-        let output = std::process::Command::new(crate::server::binary("rove-server"))
-            .arg("cluster")
-            .args(arguments)
-            .arg("--config")
-            .arg(config)
-            .output()
-            .expect("rove-server runs");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (output.status.code(), text(&output.stdout), text(&output.stderr))
+        command(&self.node(node).dir().join("rove.toml"), arguments)
     }
 
     /// `cluster status --json` of `node`.
@@ -176,4 +202,15 @@ impl Cluster {
 
 fn index(node: u64) -> usize {
     usize::try_from(node).expect("a small number").checked_sub(1).expect("nodes are counted from 1")
+}
+
+/// Runs `rove-server cluster …` against the node of a configuration; the exit code, standard output and standard error.
+///
+/// # Panics
+/// If it cannot be run.
+pub fn command(config: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = std::process::Command::new(crate::server::binary("rove-server"));
+    let output = command.arg("cluster").args(arguments).arg("--config").arg(config).output().expect("rove-server runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
 }

@@ -17,7 +17,7 @@ pub mod talk;
 
 pub use cluster::Cluster;
 pub use people::{alice_and_bob, sign_up};
-pub use server::Server;
+pub use server::{Server, Starting};
 
 use std::future::Future;
 use std::time::Duration;

@@ -14,11 +14,22 @@ use rove_client::{ServerAddress, Trust};
 
 use crate::PATIENCE;
 
+/// A process, killed by its own id when dropped.
+#[derive(Debug)]
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A running server. Killed, by its own process id, when dropped.
 #[derive(Debug)]
 pub struct Server {
     dir: PathBuf,
-    child: Child,
+    child: Process,
     /// Where clients connect; the same after a restart.
     pub quic: SocketAddr,
     /// Where HTTP/1.1 and HTTP/2 are served; the same after a restart.
@@ -39,9 +50,10 @@ pub fn binary(name: &str) -> PathBuf {
 }
 
 /// A server that was started and does not listen yet.
-pub(crate) struct Starting {
+#[derive(Debug)]
+pub struct Starting {
     dir: PathBuf,
-    child: Child,
+    child: Process,
     lines: mpsc::Receiver<String>,
 }
 
@@ -64,15 +76,16 @@ impl Starting {
                 }
             }
         });
-        Self { dir, child, lines }
+        Self { dir, child: Process(child), lines }
     }
 
     /// Waits until it listens: it has replayed its log, or that takes longer than it waits itself.
-    pub(crate) fn listening(self) -> Server {
-        let Self { dir, mut child, lines } = self;
+    ///
+    /// # Panics
+    /// If it never does.
+    pub fn listening(self) -> Server {
+        let Self { dir, child, lines } = self;
         let line = lines.recv_timeout(PATIENCE).unwrap_or_else(|_| {
-            let _ = child.kill();
-            let _ = child.wait();
             panic!("the server never listened:\n{}", std::fs::read_to_string(dir.join("log")).unwrap_or_default())
         });
         let field = |name: &str| {
@@ -145,7 +158,7 @@ impl Server {
 
     /// The process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
     /// What the server has logged so far, over all its lives.
@@ -155,8 +168,8 @@ impl Server {
 
     /// SIGKILL: gone at once, whatever it was doing.
     pub fn kill(&mut self) {
-        self.child.kill().expect("the process is ours");
-        self.child.wait().expect("the process is ours");
+        self.child.0.kill().expect("the process is ours");
+        self.child.0.wait().expect("the process is ours");
     }
 
     /// Starts it again on the same data and the same ports, after [`Server::kill`] or [`Server::terminate`].
@@ -165,24 +178,22 @@ impl Server {
         *self = next;
     }
 
+    /// The same, and does not wait until it listens.
+    pub fn begin(&self) -> Starting {
+        Starting::spawn(self.dir.clone(), Some((self.quic, self.https)))
+    }
+
     /// SIGTERM, and waits for it to drain.
     pub fn terminate(&mut self) -> ExitStatus {
-        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).expect("the process is ours");
+        kill(Pid::from_raw(self.child.0.id().cast_signed()), Signal::SIGTERM).expect("the process is ours");
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.child.try_wait().expect("the process is ours") {
+            if let Some(status) = self.child.0.try_wait().expect("the process is ours") {
                 return status;
             }
             assert!(Instant::now() < deadline, "the server did not drain within {PATIENCE:?}");
             // Waiting for another process: there is nothing to be told by, so it is asked now and then.
             std::thread::sleep(Duration::from_millis(10));
         }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

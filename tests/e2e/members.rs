@@ -1,0 +1,169 @@
+//! Nodes that are rebuilt, taken in and taken out while people talk. Every command of docs/operations.md for that is run here.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::large_futures,
+    reason = "a test fails when what it needs is not there"
+)]
+
+use rove_client::Outcome;
+use rove_client::ids::Seq;
+use rove_tests::cluster::command;
+use rove_tests::people::sign_up;
+use rove_tests::talk::{holds, say, texts};
+use rove_tests::{Cluster, within_patience};
+use serde_json::Value;
+
+fn ready(status: &Value) -> usize {
+    let nodes = status["nodes"].as_array().expect("nodes").iter();
+    nodes.filter(|node| node["state"] == "ready").count()
+}
+
+/// Whether `node` waits to be let in, and with an empty directory.
+fn waits(status: &Value, node: u64) -> Option<bool> {
+    let waiting = status["members"]["waiting"].as_array().expect("a list").iter();
+    waiting.filter(|stranger| stranger["node"] == node).find_map(|stranger| stranger["empty"].as_bool())
+}
+
+fn member(status: &Value, node: u64) -> &Value {
+    let nodes = status["members"]["nodes"].as_array().expect("a list");
+    nodes.iter().find(|member| member["node"] == node).expect("it is in the map")
+}
+
+/// Runs a command that must succeed, and returns what it printed.
+fn done(cluster: &Cluster, node: u64, arguments: &[&str]) -> (String, String) {
+    let (code, out, error) = tokio::task::block_in_place(|| cluster.command(node, arguments));
+    assert_eq!(code, Some(0), "{arguments:?}: {out}{error}");
+    (out, error)
+}
+
+/// Runs a command that must be refused, with all of these words.
+fn refused(cluster: &Cluster, node: u64, arguments: &[&str], words: &[&str]) {
+    let (code, out, error) = tokio::task::block_in_place(|| cluster.command(node, arguments));
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{arguments:?}: {error}");
+    assert!(words.iter().all(|word| error.contains(word)), "{arguments:?}: {error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_its_disk_is_rebuilt_while_people_talk_and_the_old_disk_is_refused_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path());
+    let (alice, bob) = tokio::join!(sign_up(cluster.node(1), "alice"), sign_up(cluster.node(2), "bob"));
+    let id = within_patience("a conversation", alice.create_direct("bob")).await.unwrap();
+    let (at_alice, at_bob) = tokio::join!(alice.open_conversation(id), bob.open_conversation(id));
+    let (at_alice, at_bob) = (at_alice.unwrap(), at_bob.unwrap());
+    let mut expected = Vec::new();
+    let mut last = Seq(0);
+    for number in 0..20 {
+        expected.push(format!("before {number}"));
+        last = say(&at_alice, &expected[number]).await;
+    }
+
+    let (starting, old) = cluster.lose_disk(3);
+    for node in [1, 2] {
+        let noticed = |status: &Value| waits(status, 3) == Some(true);
+        let status = cluster.status_until(node, "node 3 being noticed with an empty disk", noticed).await;
+        assert!(status["warnings"].to_string().contains("rove-server cluster replace 3"), "{status:#}");
+    }
+    refused(&cluster, 1, &["replace", "9"], &["node 9 is not a member", "1, 2, 3", "cluster add 9"]);
+    refused(&cluster, 1, &["replace", "2"], &["node 2 has not introduced itself", "empty data_dir"]);
+    refused(&cluster, 1, &["add", "3"], &["node 3 is a member", "cluster replace 3"]);
+
+    // People go on meanwhile.
+    let config = cluster.node(1).dir().join("rove.toml");
+    let replacing = tokio::task::spawn_blocking(move || command(&config, &["replace", "3"]));
+    for number in 0..50 {
+        expected.push(format!("meanwhile {number}"));
+        last = say(&at_alice, expected.last().unwrap()).await;
+    }
+    let (code, out, progress) = within_patience("the rebuild", replacing).await.unwrap();
+    assert_eq!(code, Some(0), "{progress}");
+    assert!(
+        out.contains("node 3 has everything again") && progress.contains("of 7 partitions done"),
+        "{progress}{out}"
+    );
+    cluster.back(3, starting);
+    let whole = |status: &Value| ready(status) == 3 && status["warnings"] == serde_json::json!([]);
+    let status = cluster.status_until(3, "node 3 being one of three again", whole).await;
+    assert_eq!((&member(&status, 3)["rebuild"], &member(&status, 3)["standing"]), (&1.into(), &"member".into()));
+
+    // It votes: with node 2 alone there would be no majority.
+    cluster.node_mut(1).kill();
+    expected.push("after".to_owned());
+    let handle = at_bob.post("after").await.unwrap();
+    let outcome = within_patience("the acknowledgement", handle.outcome()).await.unwrap();
+    let Outcome::Posted { seq, .. } = outcome else { panic!("{outcome:?}") };
+    assert!(seq > last);
+    holds(&at_bob, seq).await;
+    assert_eq!(texts(&at_bob).await, expected);
+    cluster.node_mut(1).restart();
+    cluster.status_until(2, "node 1 being back", |status| ready(status) == 3).await;
+
+    // The disk that was thought to be lost turns up.
+    cluster.node_mut(3).kill();
+    let data = cluster.node(3).dir().join("data");
+    std::fs::rename(&data, data.with_extension("new")).unwrap();
+    std::fs::rename(&old, &data).unwrap();
+    let starting = cluster.node(3).begin();
+    cluster.status_until(1, "the old disk being noticed", |status| waits(status, 3) == Some(false)).await;
+    refused(&cluster, 1, &["replace", "3"], &["node 3 is not empty", "empty one"]);
+    assert!(cluster.node(3).log().contains("this node does not take part"), "{}", cluster.node(3).log());
+    drop(starting);
+    drop((alice, bob));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_node_is_taken_in_and_another_one_taken_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path());
+    cluster.status_until(1, "all three being ready", |status| ready(status) == 3).await;
+    let alice = sign_up(cluster.node(3), "alice").await;
+    let bob = sign_up(cluster.node(2), "bob").await;
+    let id = within_patience("a conversation", alice.create_direct("bob")).await.unwrap();
+    let talk = alice.open_conversation(id).await.unwrap();
+    say(&talk, "one").await;
+    refused(&cluster, 1, &["add", "4"], &["node 4 has not introduced itself"]);
+
+    let starting = cluster.one_more();
+    let noticed = |status: &Value| waits(status, 4) == Some(true);
+    let status = cluster.status_until(1, "node 4 being noticed", noticed).await;
+    assert!(status["warnings"].to_string().contains("rove-server cluster add 4"), "{status:#}");
+    let (out, _) = done(&cluster, 1, &["add", "4", "--json"]);
+    let members: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(members["groups"][0]["voters"], serde_json::json!([1, 2, 3, 4]));
+    cluster.joined(starting);
+    for node in cluster.ids() {
+        cluster.status_until(node, "all four being ready", |status| ready(status) == 4).await;
+    }
+
+    refused(&cluster, 3, &["remove", "3"], &["this is node 3", "another node"]);
+    let (out, _) = done(&cluster, 1, &["remove", "3"]);
+    assert!(out.contains("node 3 is not a member of the cluster any more"), "{out}");
+    let without = |status: &Value| {
+        member(status, 3)["standing"] == "removed"
+            && status["members"]["groups"][6]["voters"] == serde_json::json!([1, 2, 4])
+    };
+    cluster.status_until(4, "node 3 being gone", |status| without(status) && ready(status) == 3).await;
+    // Alice was there, and is elsewhere.
+    say(&talk, "two").await;
+    assert_eq!(texts(&talk).await, ["one", "two"]);
+    cluster
+        .status_until(3, "node 3 knowing it", |status| {
+            status["nodes"]
+                .as_array()
+                .is_some_and(|nodes| nodes.iter().all(|node| node["node"] == 3 || node["state"] == "unreachable"))
+        })
+        .await;
+    assert!(cluster.node(3).log().contains("node 3 was removed from the cluster"), "{}", cluster.node(3).log());
+    cluster.node_mut(3).kill();
+
+    // Of three, two must be ready.
+    cluster.node_mut(4).kill();
+    cluster.status_until(1, "node 4 being missed", |status| ready(status) == 2).await;
+    refused(&cluster, 1, &["remove", "2"], &["without node 2 1 of 2 nodes would be ready", "2 are needed", "--force"]);
+    // The one that is dead may go.
+    done(&cluster, 1, &["remove", "4"]);
+    say(&talk, "three").await;
+    drop((alice, bob));
+}
