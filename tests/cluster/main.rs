@@ -70,6 +70,11 @@ async fn a_node_that_was_away_for_long_catches_up_by_snapshots_though_it_is_kill
     short("F32").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_rebuilt_whoever_dies_on_the_way() {
+    short("F30").await;
+}
+
 /// What the environment says, or this.
 fn setting(name: &str, otherwise: u64) -> u64 {
     match std::env::var(name) {

@@ -245,6 +245,9 @@ impl Status {
             ]);
         }
         table(&mut text, &rows);
+        if let Some(members) = &self.members {
+            let _ = write!(text, "\n{}\n", members.line());
+        }
         if self.drain.phase != DrainPhase::Serving {
             let _ = write!(text, "\n{}\n", progress(&self.drain));
         }

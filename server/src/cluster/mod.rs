@@ -361,23 +361,19 @@ impl Cluster {
         if shared.stop.is_cancelled() {
             return;
         }
-        kept.retain(|node, peer| {
-            let stays = wanted.get(node) == Some(&peer.address);
-            if !stays {
-                peer.gone.cancel();
-            }
-            stays
-        });
-        for (node, address) in wanted {
-            kept.entry(node).or_insert_with(|| shared.begin(node, address));
+        let before: Vec<_> = kept.values().cloned().collect();
+        kept.retain(|node, peer| wanted.get(node) == Some(&peer.address));
+        for (node, address) in &wanted {
+            kept.entry(*node).or_insert_with(|| shared.begin(*node, address.clone()));
         }
-        let all: Vec<_> = kept.values().cloned().collect();
         // The listener is asked without the lock.
         drop(kept);
-        for peer in all {
-            let refused = peer.link().and_then(|link| shared.sink.hello_allowed(&link.hello).err());
-            if let Some(reason) = refused {
+        for peer in before {
+            if let Some(reason) = peer.link().and_then(|link| shared.sink.hello_allowed(&link.hello).err()) {
                 peer.cut_off(reason);
+            }
+            if wanted.get(&peer.node) != Some(&peer.address) {
+                peer.gone.cancel();
             }
         }
     }

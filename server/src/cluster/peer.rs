@@ -237,7 +237,11 @@ impl PeerTask {
         self.dial = None;
         if let Some(running) = self.running.take() {
             self.peer.set_link(None);
-            running.end(CloseCode::LEAVING, "").await;
+            let unwanted = self.unwanted.borrow().clone();
+            match unwanted {
+                Some(reason) => running.end(CloseCode::NOT_ALLOWED, &reason).await,
+                None => running.end(CloseCode::LEAVING, "").await,
+            }
             self.shared.sink.link_down(self.peer.node);
         }
     }
@@ -323,6 +327,8 @@ impl PeerTask {
         let hello = &candidate.hello;
         let (node, version, program) = (self.peer.node, hello.version, hello.program.clone());
         tracing::info!(%node, version, program, remote = %candidate.connection.remote_address(), "connected with node {node}");
+        // Whatever was held against it before: it is let in now.
+        self.peer.unwanted.send_replace(None);
         self.running = Some(Running::start(&self.shared, &self.peer, candidate));
         self.shared.grievances.settled(Whom::Peer(node));
     }

@@ -94,6 +94,17 @@ impl MembersStatus {
             && self.nodes.iter().all(|node| node.standing != "leaving")
     }
 
+    /// Who they are, in one line.
+    pub fn line(&self) -> String {
+        let present = self.nodes.iter().filter(|node| node.standing != "removed");
+        let each = present.map(|node| match (node.rebuild, node.standing.as_str()) {
+            (_, "leaving") => format!("{} leaving", node.node),
+            (0, _) => node.node.to_string(),
+            (rebuild, _) => format!("{} (replica {rebuild})", node.node),
+        });
+        format!("members after {} changes: {}", self.version, each.collect::<Vec<_>>().join(", "))
+    }
+
     /// How far the last change is, in words.
     pub fn progress(&self) -> String {
         let settled = self.groups.iter().filter(|group| group.settled).count();
@@ -152,6 +163,9 @@ fn of_group(map: &MemberMap, group: &Group) -> GroupStatus {
 
 #[cfg(test)]
 mod tests {
+    use rove_core::formation::StoreId;
+    use rove_protocol::ids::NodeId;
+
     use super::*;
 
     fn group(learners: &[u64], settled: bool) -> GroupStatus {
@@ -165,6 +179,18 @@ mod tests {
         assert!(!status.is_settled());
         assert_eq!(status.progress(), "1 of 3 partitions done; node 3 catches up with 2; node 4 catches up with 1");
         assert_eq!(status.warnings().len(), 1);
+    }
+
+    #[test]
+    fn the_line_names_who_is_there_and_in_which_life() {
+        let store = |node: u8| (NodeId(u64::from(node)), StoreId([node; 16]));
+        let map = MemberMap::founded(&(1..=4).map(store).collect());
+        let map = map.replace(NodeId(3), StoreId([9; 16]), None).unwrap().leave(NodeId(4)).unwrap();
+        let line = |map: &MemberMap| {
+            MembersStatus { version: map.version, nodes: members(map), ..MembersStatus::default() }.line()
+        };
+        assert_eq!(line(&map), "members after 2 changes: 1, 2, 3 (replica 1), 4 leaving");
+        assert_eq!(line(&map.without_leaving().unwrap()), "members after 3 changes: 1, 2, 3 (replica 1)");
     }
 
     #[test]

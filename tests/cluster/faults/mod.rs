@@ -8,6 +8,7 @@ mod full;
 mod kills;
 mod links;
 mod old;
+mod rebuild;
 mod snapshots;
 mod syncs;
 mod transfers;
@@ -81,6 +82,7 @@ pub(crate) const ALL: &[Fault] = &[
     fault!("F26", "256 kbit/s to a follower", 1, links::slow),
     fault!("F26s", "a snapshot at 256 kbit/s", 1, snapshots::slow, Some(snapshots::keep_little)),
     fault!("F29", "a link flaps every second", 1, links::flap),
+    fault!("F30", "a leader dies at each step of a node's rebuild", 2, rebuild::under_kills),
     fault!("F31", "storm of leadership transfers", 1, transfers::storm),
     fault!("F32", "a snapshot's install is killed", 2, snapshots::killed_installs, Some(snapshots::keep_little)),
     fault!("F33", "mixed versions", 1, absent::versions),

@@ -1,4 +1,5 @@
-//! F20, F21: a node comes back with a disk that has forgotten what it acknowledged. The cluster must notice, and not let it take part.
+//! F20, F21: a node comes back with a disk that has forgotten what it acknowledged. The cluster must notice, and not let it take part
+//! before an operator has it rebuilt, under a new number.
 
 use std::fs;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use tokio::time::Instant;
 
 use super::Fired;
 use super::damage::copy;
+use super::rebuild::{rebuild, start_empty};
 use crate::arena::Arena;
 use crate::nodes::NODES;
 
@@ -15,9 +17,8 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(20);
 /// What happens meanwhile is what the old copy does not know.
 const MEANWHILE: Duration = Duration::from_secs(2);
 
-/// Starts `node` on what it has, waits until somebody says `words` of it, sees that it does not serve, and puts `aside` back.
-async fn noticed(arena: &mut Arena, node: u64, words: &str, aside: &std::path::Path) -> Result<(), String> {
-    let data = arena.nodes.data(node);
+/// Starts `node` on what it has, waits until somebody says `words` of it, and sees that it does not serve. It runs on.
+async fn noticed(arena: &mut Arena, node: u64, words: &str) -> Result<(), String> {
     let before = NODES.map(|node| arena.nodes.log(node).len());
     arena.nodes.start(node);
     let what = format!("somebody says of node {node}: {words}");
@@ -26,29 +27,20 @@ async fn noticed(arena: &mut Arena, node: u64, words: &str, aside: &std::path::P
         news.any(|news| news.contains(words))
     };
     let noticed = arena.until(&what, NOTICED_WITHIN, said).await;
+    noticed.map_err(|error| format!("{error}; node {node} says: {}", arena.nodes.last_words(node)))?;
     // It is given the time for an election or two, so that it would be seen to take part.
     arena.pass(MEANWHILE).await;
-    let serves =
-        arena.nodes.runs(node) && arena.watch.of(node).is_some_and(|views| views.iter().any(|view| view.leads));
-    let last_words = arena.nodes.last_words(node);
-    let others = arena.accepts_everywhere().await;
-    arena.nodes.kill(node);
-    let gone = |error: std::io::Error| format!("{}: {error}", data.display());
-    fs::remove_dir_all(&data).map_err(gone)?;
-    fs::rename(aside, &data).map_err(gone)?;
-    arena.nodes.start(node);
-    arena.nodes.serves(node).await.map_err(|error| format!("with its own disk: {error}"))?;
-    noticed.map_err(|error| format!("{error}; node {node} says: {last_words}"))?;
-    if serves {
-        return Err(format!("node {node} leads with a disk that has forgotten: {last_words}"));
+    let leads = arena.watch.of(node).is_some_and(|views| views.iter().any(|view| view.leads));
+    if arena.nodes.runs(node) && leads {
+        return Err(format!("node {node} leads with a disk that has forgotten: {}", arena.nodes.last_words(node)));
     }
-    others.and(arena.accepts_everywhere().await)
+    arena.accepts_everywhere().await
 }
 
 /// F20, once.
 async fn copy_of(arena: &mut Arena, node: u64) -> Result<(), String> {
     let data = arena.nodes.data(node);
-    let (old, aside) = (data.with_extension("old"), data.with_extension("aside"));
+    let old = data.with_extension("old");
     arena.nodes.kill(node);
     copy(&data, &old)?;
     arena.nodes.start(node);
@@ -57,9 +49,13 @@ async fn copy_of(arena: &mut Arena, node: u64) -> Result<(), String> {
     arena.pass(MEANWHILE).await;
     arena.nodes.kill(node);
     let failed = |error: std::io::Error| format!("{}: {error}", data.display());
-    fs::rename(&data, &aside).map_err(failed)?;
+    fs::remove_dir_all(&data).map_err(failed)?;
     fs::rename(&old, &data).map_err(failed)?;
-    noticed(arena, node, "old copy of its data directory", &aside).await
+    noticed(arena, node, "old copy of its data directory").await?;
+    // The disk that it had is lost: it begins anew.
+    arena.nodes.kill(node);
+    start_empty(arena, node)?;
+    rebuild(arena, node).await
 }
 
 /// F20, again and again.
@@ -80,9 +76,9 @@ pub(super) async fn empty(arena: &mut Arena, until: Instant) -> Result<Fired, St
         let node = arena.watch.busiest();
         arena.nodes.kill(node);
         let data = arena.nodes.data(node);
-        let aside = data.with_extension("aside");
-        fs::rename(&data, &aside).map_err(|error| format!("{}: {error}", data.display()))?;
-        noticed(arena, node, "has another data directory", &aside).await?;
+        fs::remove_dir_all(&data).map_err(|error| format!("{}: {error}", data.display()))?;
+        noticed(arena, node, "has another data directory").await?;
+        rebuild(arena, node).await?;
         fired += 1;
     }
     Ok(Fired::Times(fired))

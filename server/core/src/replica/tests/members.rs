@@ -39,7 +39,7 @@ fn other_than(leader: u64) -> u64 {
 }
 
 /// Whoever leads now among those that run.
-fn leader(cluster: &Cluster) -> Option<u64> {
+pub(super) fn leader(cluster: &Cluster) -> Option<u64> {
     let leads = |id: &u64| cluster.members[id].replica.as_ref().is_some_and(Replica::leads_with_authority);
     cluster
         .members

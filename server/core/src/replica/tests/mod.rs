@@ -2,6 +2,7 @@
 
 mod cluster;
 mod everything;
+mod follow;
 mod leadership;
 mod members;
 mod reads;
