@@ -19,3 +19,12 @@ step "posts per second, windows full" "$load" "${common[@]}" posts --sessions 64
 step "latency" "$load" "${common[@]}" latency --seconds "$seconds"
 step "latency at 1,000/s" "$load" "${common[@]}" latency --rate 1000 --seconds "$seconds"
 step "idle sessions" "$load" "${common[@]}" idle
+step "at rest" "$load" "${common[@]}" rest --seconds "$seconds"
+
+cluster=("${common[@]}" --nodes 3)
+step "three nodes: one post at a time" "$load" "${cluster[@]}" posts --sessions 1 --window 1 --seconds "$seconds"
+step "three nodes: posts per second" "$load" "${cluster[@]}" posts --seconds "$seconds"
+step "three nodes: posts per second, windows full" "$load" "${cluster[@]}" posts --sessions 64 --window 64 --seconds "$seconds"
+step "three nodes: latency" "$load" "${cluster[@]}" latency --seconds "$seconds"
+step "three nodes: latency at 1,000/s" "$load" "${cluster[@]}" latency --rate 1000 --seconds "$seconds"
+step "three nodes: at rest" "$load" "${cluster[@]}" rest --seconds "$seconds"

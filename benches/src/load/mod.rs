@@ -7,11 +7,13 @@ pub mod accounts;
 pub mod error;
 pub mod process;
 pub mod server;
+pub mod service;
 pub mod session;
 pub mod summary;
 
 pub use accounts::{Accounts, Credentials};
 pub use error::LoadError;
 pub use server::Server;
+pub use service::Service;
 pub use session::{Conversation, Dialer, Session};
 pub use summary::Summary;

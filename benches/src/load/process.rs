@@ -30,6 +30,18 @@ pub fn resident(pid: u32) -> Result<u64, LoadError> {
     if kib == 0 { Err(LoadError::Server("it has no memory: it is gone".to_owned())) } else { Ok(kib * 1_024) }
 }
 
+/// Bytes that have gone over the loopback interface so far, of every process of this machine.
+///
+/// # Errors
+/// [`LoadError::Io`] if there is no `/proc`.
+pub fn loopback() -> Result<u64, LoadError> {
+    let interfaces =
+        std::fs::read_to_string("/proc/net/dev").map_err(io("reading what went over the loopback interface"))?;
+    let line = interfaces.lines().find_map(|line| line.trim().strip_prefix("lo:")).unwrap_or_default();
+    // The first column is what was received, which on this interface is what was sent.
+    Ok(line.split_whitespace().next().and_then(|bytes| bytes.parse().ok()).unwrap_or(0))
+}
+
 /// The processor's name and the number of cores, for the row of a table.
 pub fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

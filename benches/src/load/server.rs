@@ -1,4 +1,4 @@
-//! A real `rove-server`, in a directory of its own, on ports of its own.
+//! A real `rove-server`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rove_quic::Trust;
-use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
@@ -21,6 +20,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longer than the server's own deadline for draining.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The configuration's name in its directory.
+pub(super) const CONFIG: &str = "rove.toml";
+
 /// A running server. Killed, by its own process id, if it is dropped before [`Server::stop`].
 #[derive(Debug)]
 pub struct Server {
@@ -28,7 +30,8 @@ pub struct Server {
     pid: u32,
     quic: SocketAddr,
     trust: Trust,
-    dir: TempDir,
+    /// Where its output goes.
+    log: PathBuf,
 }
 
 /// `rove-server` beside the running program.
@@ -41,36 +44,31 @@ pub fn beside_this_program() -> Result<PathBuf, LoadError> {
 }
 
 impl Server {
-    /// Makes a configuration and a certificate under `parent` (the disk that is to be measured), starts the server and
-    /// waits until it listens.
+    /// Makes a configuration and a certificate in `dir`, for a server that listens on `listen`; `more` (tables of TOML) is added.
     ///
     /// # Errors
-    /// [`LoadError::Server`] with the end of its log if it does not listen.
-    pub async fn start(binary: &Path, parent: &Path) -> Result<Self, LoadError> {
-        let dir = tempfile::Builder::new()
-            .prefix("rove-load-")
-            .tempdir_in(parent)
-            .map_err(io("making the server's directory"))?;
-        let init = Command::new(binary)
-            .args(["init", "--listen", "127.0.0.1:0", "--dir"])
-            .arg(dir.path())
-            .output()
-            .await
-            .map_err(io("running rove-server init"))?;
-        if !init.status.success() {
-            return Err(LoadError::Server(String::from_utf8_lossy(&init.stderr).into_owned()));
-        }
-        let config = dir.path().join("rove.toml");
+    /// [`LoadError::Server`] with what `rove-server init` says.
+    pub async fn configure(binary: &Path, dir: &Path, listen: &str, more: &str) -> Result<(), LoadError> {
+        run(Command::new(binary).args(["init", "--listen", listen, "--dir"]).arg(dir)).await?;
+        let config = dir.join(CONFIG);
         let mut text = std::fs::read_to_string(&config).map_err(io("reading the configuration"))?;
         // The load signs up many accounts from one address.
         text.push_str("\n[accounts]\nrate_limits = false\n");
-        std::fs::write(&config, text).map_err(io("writing the configuration"))?;
+        text.push_str(more);
+        std::fs::write(&config, text).map_err(io("writing the configuration"))
+    }
 
-        let log = std::fs::File::create(dir.path().join("log")).map_err(io("making the server's log"))?;
+    /// Starts what is configured in `dir`, and waits until it listens.
+    ///
+    /// # Errors
+    /// [`LoadError::Server`] with the end of its log if it does not listen.
+    pub async fn start(binary: &Path, dir: &Path) -> Result<Self, LoadError> {
+        let path = dir.join("log");
+        let log = std::fs::File::create(&path).map_err(io("making the server's log"))?;
         let mut child = Command::new(binary)
             .arg("serve")
             .arg("--config")
-            .arg(&config)
+            .arg(dir.join(CONFIG))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -79,8 +77,8 @@ impl Server {
             .map_err(io("starting rove-server"))?;
         let pid = child.id().ok_or(LoadError::Ended("the server"))?;
         match tokio::time::timeout(START_TIMEOUT, listening(&mut child)).await {
-            Ok(Some((quic, pin))) => Ok(Self { child, pid, quic, trust: Trust::Pins(vec![pin]), dir }),
-            _ => Err(LoadError::Server(std::fs::read_to_string(dir.path().join("log")).unwrap_or_default())),
+            Ok(Some((quic, pin))) => Ok(Self { child, pid, quic, trust: Trust::Pins(vec![pin]), log: path }),
+            _ => Err(LoadError::Server(std::fs::read_to_string(path).unwrap_or_default())),
         }
     }
 
@@ -99,7 +97,7 @@ impl Server {
         self.pid
     }
 
-    /// Lets it drain and waits for its end. The directory goes with it.
+    /// Lets it drain and waits for its end.
     ///
     /// # Errors
     /// [`LoadError::Server`] if it does not end in time, or not with 0.
@@ -113,9 +111,21 @@ impl Server {
         if status.success() {
             return Ok(());
         }
-        let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        let log = std::fs::read_to_string(self.log).unwrap_or_default();
         Err(LoadError::Server(format!("it ended with {status}\n{log}")))
     }
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// [`LoadError::Server`] with what it says if it fails.
+pub(super) async fn run(command: &mut Command) -> Result<(), LoadError> {
+    let output = command.output().await.map_err(io("running rove-server"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(LoadError::Server(String::from_utf8_lossy(&output.stderr).into_owned()))
 }
 
 /// The address and the pin in the line the server prints once it listens.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rove_benches::load::session::Stream;
-use rove_benches::load::{Accounts, Dialer, LoadError, Server, Session, process};
+use rove_benches::load::{Accounts, Dialer, LoadError, Service, Session};
 
 use crate::report::{Report, rounded};
 
@@ -23,14 +23,14 @@ const LOOKS: usize = 40;
 /// Heartbeats keep sessions alive; the server's idle time-out is several times this.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-pub(crate) async fn run(server: &Server, args: &Args) -> Result<Report, LoadError> {
-    let accounts = Accounts::connect(server).await?.sign_up(BEFORE + args.sessions).await?;
-    let dialer = Dialer::new(server)?;
+pub(crate) async fn run(service: &Service, args: &Args) -> Result<Report, LoadError> {
+    let accounts = Accounts::connect(service.first()).await?.sign_up(BEFORE + args.sessions).await?;
+    let dialer = Dialer::new(service.first())?;
     let mut open = Vec::with_capacity(accounts.len());
     let (mut before, mut started, mut last_beat) = (0, Instant::now(), Instant::now());
     for (number, credentials) in accounts.iter().enumerate() {
         if number == BEFORE {
-            before = at_rest(server.pid()).await?;
+            before = at_rest(service).await?;
             started = Instant::now();
         }
         let session = dialer.session(credentials).await?;
@@ -43,13 +43,13 @@ pub(crate) async fn run(server: &Server, args: &Args) -> Result<Report, LoadErro
     }
     let opened_in = started.elapsed();
     beat(&mut open);
-    let after = at_rest(server.pid()).await?;
+    let after = at_rest(service).await?;
     // They were all there until now.
     drop(open);
 
     let each = after.saturating_sub(before) as f64 / args.sessions as f64;
     let opens = args.sessions as f64 / opened_in.as_secs_f64();
-    Ok(Report::new("idle", format!("{} sessions, control and inbox streams open", args.sessions))
+    Ok(Report::new("idle", format!("{}, {} sessions, control and inbox streams open", service.words(), args.sessions))
         .figure("server memory each", format!("{:.1} kB", each / 1_000.0), "bytes_per_session", rounded(each))
         .figure(
             "server memory before / after",
@@ -68,11 +68,11 @@ fn beat(sessions: &mut [(Session, Stream)]) {
 }
 
 /// Resident memory once it has stopped growing.
-async fn at_rest(pid: u32) -> Result<u64, LoadError> {
-    let mut last = process::resident(pid)?;
+async fn at_rest(service: &Service) -> Result<u64, LoadError> {
+    let mut last = service.resident()?;
     for _ in 0..LOOKS {
         tokio::time::sleep(LOOK_EVERY).await;
-        let now = process::resident(pid)?;
+        let now = service.resident()?;
         if now.abs_diff(last) < 64 * 1_024 {
             return Ok(now);
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rove_benches::load::session::Stream;
 use rove_benches::load::summary::micros;
-use rove_benches::load::{Accounts, Dialer, LoadError, Server, Summary};
+use rove_benches::load::{Accounts, Dialer, LoadError, Service, Summary};
 use rove_benches::sample;
 use rove_protocol::ids::{PostNo, WriterId};
 use rove_protocol::limits;
@@ -47,10 +47,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// When each post went out, by its number less one.
 type SentAt = Arc<Mutex<Vec<Instant>>>;
 
-pub(crate) async fn run(server: &Server, args: &Args) -> Result<Report, LoadError> {
-    let accounts = Accounts::connect(server).await?.sign_up(2).await?;
-    // Two sockets, as two people have.
-    let (alice_dialer, bob_dialer) = (Dialer::new(server)?, Dialer::new(server)?);
+pub(crate) async fn run(service: &Service, args: &Args) -> Result<Report, LoadError> {
+    let accounts = Accounts::connect(service.first()).await?.sign_up(2).await?;
+    // Two sockets, as two people have. In a cluster they are on two nodes, and at least one of these does not lead.
+    let other = service.nodes().last().unwrap_or(service.first());
+    let (alice_dialer, bob_dialer) = (Dialer::new(service.first())?, Dialer::new(other)?);
     let mut alice = alice_dialer.session(&accounts[0]).await?;
     let bob = bob_dialer.session(&accounts[1]).await?;
     let group = alice.create_group([1; 16], [&accounts[1]]).await?;
@@ -77,7 +78,10 @@ pub(crate) async fn run(server: &Server, args: &Args) -> Result<Report, LoadErro
         Summary::new(samples.into_iter().skip(args.rate as usize * args.warm_up as usize).collect())
     };
     let (acknowledged, delivered) = (measured(acknowledged), measured(delivered));
-    let what = format!("{} posts/s, {} bytes, to one other session", args.rate, sample::TEXT);
+    let what = {
+        let to = if service.nodes().len() == 1 { "one other session" } else { "a session on another node" };
+        format!("{}, {} posts/s, {} bytes, to {to}", service.words(), args.rate, sample::TEXT)
+    };
     Ok(Report::new("latency", what)
         .figure(
             "post → deliver p50 / p99",

@@ -1,6 +1,6 @@
 //! `rove-load`: load on a real server, and what came of it.
 //!
-//! Starts a `rove-server` of its own in a new directory, on loopback, with everything on (TLS, fsync before every
+//! Starts a `rove-server` of its own (or several, as a cluster) in a new directory, on loopback, with everything on (TLS, fsync before every
 //! acknowledgement), puts one kind of load on it, stops it and prints one row of a table and one line of JSON.
 //! Client and server share the machine's cores: figures are to be compared with others from the same machine.
 
@@ -11,12 +11,13 @@ mod idle;
 mod latency;
 mod posts;
 mod report;
+mod rest;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rove_benches::load::{LoadError, Server, server};
+use rove_benches::load::{LoadError, Service, server};
 
 use report::Report;
 
@@ -32,6 +33,10 @@ struct Args {
     #[arg(long, global = true, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
 
+    /// Nodes: one on its own, or several as a cluster, over which the sessions are spread
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=7))]
+    nodes: u16,
+
     #[command(subcommand)]
     mode: Mode,
 }
@@ -44,6 +49,8 @@ enum Mode {
     Latency(latency::Args),
     /// The server's memory for a session that does nothing
     Idle(idle::Args),
+    /// Processor time and network of nodes that have nothing to do
+    Rest(rest::Args),
 }
 
 // One thread: what the load does not use is the server's.
@@ -66,14 +73,15 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> Result<Report, LoadError> {
     let binary = args.server_binary.map_or_else(server::beside_this_program, Ok)?;
-    let server = Server::start(&binary, &args.dir).await?;
+    let service = Service::start(&binary, &args.dir, args.nodes).await?;
     let outcome = match &args.mode {
-        Mode::Posts(args) => posts::run(&server, args).await,
-        Mode::Latency(args) => latency::run(&server, args).await,
-        Mode::Idle(args) => idle::run(&server, args).await,
+        Mode::Posts(args) => posts::run(&service, args).await,
+        Mode::Latency(args) => latency::run(&service, args).await,
+        Mode::Idle(args) => idle::run(&service, args).await,
+        Mode::Rest(args) => rest::run(&service, args).await,
     };
     // Stopped whatever happened; the first error is the one to tell.
-    let stopped = server.stop().await;
+    let stopped = service.stop().await;
     let report = outcome?;
     stopped?;
     Ok(report)

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use rove_benches::load::summary::micros;
-use rove_benches::load::{Accounts, Conversation, Dialer, LoadError, Server, Session, Summary, process};
+use rove_benches::load::{Accounts, Conversation, Dialer, LoadError, Service, Session, Summary};
 use rove_benches::sample;
 use rove_protocol::frame::RawFrame;
 use rove_protocol::ids::{PostNo, WriterId};
@@ -42,12 +42,12 @@ const WARM_UP: u8 = 0;
 const MEASURE: u8 = 1;
 const STOP: u8 = 2;
 
-pub(crate) async fn run(server: &Server, args: &Args) -> Result<Report, LoadError> {
-    let accounts = Accounts::connect(server).await?.sign_up(args.sessions).await?;
-    let dialer = Dialer::new(server)?;
+pub(crate) async fn run(service: &Service, args: &Args) -> Result<Report, LoadError> {
+    let accounts = Accounts::connect(service.first()).await?.sign_up(args.sessions).await?;
+    let dialers = service.nodes().iter().map(Dialer::new).collect::<Result<Vec<_>, _>>()?;
     let phase = Arc::new(AtomicU8::new(WARM_UP));
     let mut posters = JoinSet::new();
-    for (number, credentials) in (0u64..).zip(&accounts) {
+    for ((number, credentials), dialer) in (0u64..).zip(&accounts).zip(dialers.iter().cycle()) {
         let mut session = dialer.session(credentials).await?;
         let mut name = [0; 16];
         name[..8].copy_from_slice(&number.to_be_bytes());
@@ -61,14 +61,14 @@ pub(crate) async fn run(server: &Server, args: &Args) -> Result<Report, LoadErro
         () = tokio::time::sleep(Duration::from_secs(args.warm_up)) => {}
         failed = posters.join_next() => return Err(early(failed)),
     }
-    let (cpu_before, started) = (process::cpu(server.pid())?, Instant::now());
+    let (cpu_before, started) = (service.cpu()?, Instant::now());
     phase.store(MEASURE, Ordering::Relaxed);
     tokio::select! {
         () = tokio::time::sleep(Duration::from_secs(args.seconds)) => {}
         failed = posters.join_next() => return Err(early(failed)),
     }
     phase.store(STOP, Ordering::Relaxed);
-    let (elapsed, cpu) = (started.elapsed(), process::cpu(server.pid())?.saturating_sub(cpu_before));
+    let (elapsed, cpu) = (started.elapsed(), service.cpu()?.saturating_sub(cpu_before));
 
     let (mut samples, mut refused) = (Vec::new(), 0);
     while let Some(outcome) = posters.join_next().await {
@@ -82,7 +82,8 @@ pub(crate) async fn run(server: &Server, args: &Args) -> Result<Report, LoadErro
     }
     let rate = times.count() as f64 / elapsed.as_secs_f64();
     let cpu_per_100k = cpu.as_secs_f64() / times.count() as f64 * 100_000.0;
-    let what = format!("{} sessions, {} posts under way each, {} bytes", args.sessions, args.window, sample::TEXT);
+    let (nodes, sessions, window, bytes) = (service.words(), args.sessions, args.window, sample::TEXT);
+    let what = format!("{nodes}, {sessions} sessions, {window} posts under way each, {bytes} bytes");
     Ok(Report::new("posts", what)
         .figure("acknowledged/s", format!("{rate:.0}"), "posts_per_second", rounded(rate))
         .figure("acknowledged after p50 / p99", times.p50_p99(), "ack_p50_ms", rounded(times.percentile_ms(50.0)))

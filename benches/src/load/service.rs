@@ -1,0 +1,136 @@
+//! What is measured: one node, or several as one cluster, in directories of their own on one disk.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use super::error::{LoadError, io};
+use super::process;
+use super::server::{CONFIG, Server, run};
+
+/// The first port of node 0; node `n` has those from `10 n` above it. Below 32768, where the system takes ports from.
+const FIRST_PORT: u16 = 21_000;
+
+/// Running nodes. Each is killed, by its own process id, if this is dropped before [`Service::stop`].
+#[derive(Debug)]
+pub struct Service {
+    nodes: Vec<Server>,
+    // Goes with it.
+    _dir: TempDir,
+}
+
+impl Service {
+    /// Starts so many nodes under `parent` (the disk that is to be measured); returns when all of them serve.
+    ///
+    /// # Errors
+    /// [`LoadError::Server`] with what it says if one does not start.
+    pub async fn start(binary: &Path, parent: &Path, nodes: u16) -> Result<Self, LoadError> {
+        let dir = tempfile::Builder::new()
+            .prefix("rove-load-")
+            .tempdir_in(parent)
+            .map_err(io("making the server's directory"))?;
+        if nodes == 1 {
+            Server::configure(binary, dir.path(), "127.0.0.1:0", "").await?;
+            return Ok(Self { nodes: vec![Server::start(binary, dir.path()).await?], _dir: dir });
+        }
+        configure_cluster(binary, dir.path(), nodes).await?;
+        let homes: Vec<_> = (1..=nodes).map(|node| dir.path().join(name(node))).collect();
+        // The first time a cluster starts when all of it is there.
+        let nodes = try_join_all(homes.iter().map(|home| Server::start(binary, home))).await?;
+        Ok(Self { nodes, _dir: dir })
+    }
+
+    /// The nodes; there is at least one.
+    pub fn nodes(&self) -> &[Server] {
+        &self.nodes
+    }
+
+    /// One of them, to sign up at.
+    ///
+    /// # Panics
+    /// Never: there is at least one.
+    pub fn first(&self) -> &Server {
+        &self.nodes[0]
+    }
+
+    /// Processor time of all of them so far.
+    ///
+    /// # Errors
+    /// See [`process::cpu`].
+    pub fn cpu(&self) -> Result<Duration, LoadError> {
+        self.nodes.iter().map(|node| process::cpu(node.pid())).sum()
+    }
+
+    /// Resident memory of all of them, in bytes.
+    ///
+    /// # Errors
+    /// See [`process::resident`].
+    pub fn resident(&self) -> Result<u64, LoadError> {
+        self.nodes.iter().map(|node| process::resident(node.pid())).sum()
+    }
+
+    /// What the load of so many sessions goes to, in a few words.
+    pub fn words(&self) -> String {
+        if self.nodes.len() == 1 { "one node".to_owned() } else { format!("{} nodes", self.nodes.len()) }
+    }
+
+    /// Lets them drain, all at once, and waits for their end.
+    ///
+    /// # Errors
+    /// See [`Server::stop`].
+    pub async fn stop(self) -> Result<(), LoadError> {
+        try_join_all(self.nodes.into_iter().map(Server::stop)).await.map(drop)
+    }
+}
+
+/// The directory of a node.
+fn name(node: u16) -> String {
+    format!("node-{node}")
+}
+
+/// A loopback address of its own for a cluster of this process (Linux has all of 127.0.0.0/8), so that its ports are nobody else's.
+fn host() -> Ipv4Addr {
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, a | 0x40, b, c)
+}
+
+/// Configurations and certificates: one for clients, the same on every node, and one of each for its peers.
+async fn configure_cluster(binary: &Path, dir: &Path, nodes: u16) -> Result<(), LoadError> {
+    let ca = dir.join("ca");
+    run(Command::new(binary).args(["pki", "ca", "--cluster", "load", "--out"]).arg(&ca)).await?;
+    let address = |node: u16, port: u16| SocketAddr::from((host(), FIRST_PORT + 10 * node + port));
+    let mut peers = String::new();
+    for node in 1..=nodes {
+        // Writing to memory does not fail.
+        let _ = writeln!(peers, "[[cluster.peers]]\nnode = {node}\naddress = \"{}\"", address(node, 1));
+    }
+    for node in 1..=nodes {
+        let home = dir.join(name(node));
+        std::fs::create_dir(&home).map_err(io("making a node's directory"))?;
+        for file in ["cert.pem", "key.pem"].into_iter().filter(|_| node > 1) {
+            std::fs::copy(dir.join(name(1)).join(file), home.join(file)).map_err(io("copying the certificate"))?;
+        }
+        run(Command::new(binary)
+            .args(["pki", "node", "--node", &node.to_string(), "--ca"])
+            .arg(&ca)
+            .arg("--out")
+            .arg(&home))
+        .await?;
+        let tables = format!(
+            "[cluster]\nname = \"load\"\nlisten = \"{}\"\nca = \"ca.pem\"\ncertificate = \"node-{node}.pem\"\n\
+             key = \"node-{node}.key\"\n{peers}",
+            address(node, 1)
+        );
+        Server::configure(binary, &home, &address(node, 0).to_string(), &tables).await?;
+        let config = home.join(CONFIG);
+        let text = std::fs::read_to_string(&config).map_err(io("reading the configuration"))?;
+        let text = text.replace("\nnode_id = 1\n", &format!("\nnode_id = {node}\n"));
+        std::fs::write(&config, text).map_err(io("writing the configuration"))?;
+    }
+    Ok(())
+}
