@@ -56,6 +56,11 @@ async fn posts_survive_the_death_of_all_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn posts_survive_a_power_failure_of_all_nodes() {
+    short("F11").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_partition_splits_no_conversation() {
     short("F22").await;
 }

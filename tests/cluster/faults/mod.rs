@@ -8,6 +8,7 @@ mod full;
 mod kills;
 mod links;
 mod old;
+mod power;
 mod rebuild;
 mod snapshots;
 mod syncs;
@@ -69,6 +70,8 @@ pub(crate) const ALL: &[Fault] = &[
     fault!("F3", "SIGKILL of all nodes at once", 2, kills::all),
     fault!("F4", "SIGSTOP of a leader for two election time-outs", 1, kills::pause),
     fault!("F8", "panic between two steps", 1, absent::panics),
+    fault!("F10", "power loss on one node", 1, power::one, Some(power::mount)),
+    fault!("F11", "power loss on all nodes at once", 2, power::all, Some(power::mount)),
     fault!("F13", "a sync of the disk fails once", 1, syncs::fail_once),
     fault!("F16", "a bit flips in the middle of the raft log", 1, damage::flipped_bit),
     fault!("F17", "files of the log or the state are cut off or gone", 2, damage::lost_files),
