@@ -69,6 +69,7 @@ pub(crate) const ALL: &[Fault] = &[
     fault!("F2", "SIGKILL at the n-th sync of the disk", 2, syncs::kill_at_sync),
     fault!("F3", "SIGKILL of all nodes at once", 2, kills::all),
     fault!("F4", "SIGSTOP of a leader for two election time-outs", 1, kills::pause),
+    fault!("F4s", "SIGSTOP until it needs a snapshot", 1, snapshots::paused, Some(snapshots::keep_little)),
     fault!("F8", "panic between two steps", 1, absent::panics),
     fault!("F10", "power loss on one node", 1, power::one, Some(power::mount)),
     fault!("F11", "power loss on all nodes at once", 2, power::all, Some(power::mount)),

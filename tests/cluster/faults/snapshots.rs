@@ -1,8 +1,9 @@
-//! F26 and F32: a node was away while the others wrote more than they keep for it, so that it needs snapshots.
+//! F4, F26 and F32: a node was away while the others wrote more than they keep for it, so that it needs snapshots.
 
 use std::fs;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
 use super::{Fired, links};
@@ -81,6 +82,28 @@ pub(super) async fn killed_installs(arena: &mut Arena, until: Instant) -> Result
         if !says(arena, node, since, INSTALLED) {
             return Err(format!("node {node} has caught up without a snapshot"));
         }
+        fired += 1;
+    }
+    Ok(Fired::Times(fired))
+}
+
+/// F4: a node stands still until it needs snapshots, with all its sessions, and then goes on as if nothing had been.
+pub(super) async fn paused(arena: &mut Arena, until: Instant) -> Result<Fired, String> {
+    let mut fired = 0;
+    while fired == 0 || Instant::now() < until {
+        let node = arena.watch.busiest();
+        let since = arena.nodes.log(node).len();
+        if !arena.nodes.signal(node, Signal::SIGSTOP) {
+            return Err(format!("node {node} is gone: {}", arena.nodes.last_words(node)));
+        }
+        arena.pass(AWAY).await;
+        arena.nodes.signal(node, Signal::SIGCONT);
+        let what = format!("node {node} says: {INSTALLED}");
+        let said = arena.until(&what, BEGINS_WITHIN, |arena| says(arena, node, since, INSTALLED)).await;
+        said.map_err(|error| format!("{error}: {}", arena.nodes.last_words(node)))?;
+        let what = format!("node {node} catches up after it stood still");
+        let caught_up = arena.until(&what, CATCHES_UP_WITHIN, |arena| arena.watch.in_step(node)).await;
+        caught_up.map_err(|error| format!("{error}: {}", arena.state()))?;
         fired += 1;
     }
     Ok(Fired::Times(fired))

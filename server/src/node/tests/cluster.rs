@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use rove_core::replica::{ConfState, Install, PeerMessage};
+use rove_core::formation::StoreId;
+use rove_core::membership::MemberMap;
+use rove_core::replica::{ConfState, Install, PeerMessage, member_of};
 use rove_core::routing::{Forward, ForwardAck};
 
 use super::handle::DIRECTORY;
@@ -122,6 +124,10 @@ impl World {
     }
 
     fn start(&mut self, id: NodeId) {
+        self.start_rebuilt(id, 0);
+    }
+
+    fn start_rebuilt(&mut self, id: NodeId, rebuild: u32) {
         let config = NodeConfig {
             partitions: 2,
             read_threads: 1,
@@ -136,7 +142,7 @@ impl World {
         if id == NodeId(3) {
             sinks.directory = self.revoked.clone();
         }
-        let started = Opened::open(config).unwrap().start(0, sinks, Arc::new(side), mail).unwrap();
+        let started = Opened::open(config).unwrap().start(rebuild, sinks, Arc::new(side), mail).unwrap();
         self.net.inboxes.lock().insert(id, inbox);
         self.net.down.lock().remove(&id);
         self.nodes.insert(id, started);
@@ -243,6 +249,36 @@ async fn the_directory_comes_as_a_snapshot_too_and_who_was_revoked_meanwhile_is_
     world.start(NodeId(3));
     assert!(world.node(3).ready().await);
     world.node(3).propose_directory(&sign_up("carol")).await.unwrap();
+    world.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_an_empty_disk_is_rebuilt_from_snapshots() {
+    let mut world = World::new().await;
+    let id = create(world.node(1), ALICE, BOB).await;
+    seq(post(world.node(1), id, ALICE, 1, 1)).await;
+    world.node(1).propose_directory(&sign_up("alice")).await.unwrap();
+    world.agree().await;
+    world.kill(NodeId(3)).await;
+    std::fs::remove_dir_all(world.path(NodeId(3))).unwrap();
+    let stores = (1..=3).map(|id| (NodeId(id), StoreId([u8::try_from(id).unwrap(); 16]))).collect();
+    let mut map = MemberMap::founded(&stores);
+    map.version = 1;
+    map.nodes.get_mut(&NodeId(3)).unwrap().rebuild = 1;
+    for id in 1..=2 {
+        world.node(id).follow(Arc::new(map.clone()));
+    }
+    world.start_rebuilt(NodeId(3), 1);
+    let rebuilt = async {
+        let voters = [1, 2, member_of(NodeId(3), 1)];
+        while !(world.agreed() && world.node(3).groups().iter().all(|group| group.voters == voters)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, rebuilt).await.expect("it never votes with what the others have");
+    let installed = NodeStats::get(&world.node(3).stats().snapshots_installed);
+    assert!(installed >= 3, "{installed} snapshots for the directory and two partitions");
+    seq(post(world.node(3), id, ALICE, 1, 2)).await;
     world.agree().await;
 }
 
