@@ -47,6 +47,19 @@ pub struct Boot {
     pub nonce: u64,
 }
 
+/// A node, as its configuration and its data directory make it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its number.
+    pub node: NodeId,
+    /// Its boot.
+    pub boot: Boot,
+    /// `host:port` at which it believes that the others reach it.
+    pub address: String,
+    /// Conversation partitions that it was set up with.
+    pub partitions: u16,
+}
+
 /// What a node says of itself to its peers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Introduction {
@@ -54,6 +67,8 @@ pub struct Introduction {
     pub boot: Boot,
     /// `host:port` at which it believes that the others reach it.
     pub address: String,
+    /// Conversation partitions that it was set up with: which of them a conversation lives in follows from their number.
+    pub partitions: u16,
     /// Who the nodes of the cluster are, as far as it knows; nothing while it belongs to none.
     pub map: Option<MemberMap>,
 }
@@ -108,6 +123,19 @@ pub enum FormationError {
         /// The boot it says it is.
         found: u64,
     },
+    /// The nodes do not agree where a conversation lives.
+    #[error(
+        "node {node} has {found} partitions and this one {ours}: `partitions` must be the same in every configuration, and it never \
+         changes; a node with the wrong number starts again with the right one and an empty data directory"
+    )]
+    OtherPartitions {
+        /// Which peer.
+        node: NodeId,
+        /// Its number of partitions.
+        found: u16,
+        /// This node's.
+        ours: u16,
+    },
     /// The cluster was formed with other members.
     #[error(
         "node {node} belongs to a cluster that was formed with the nodes {members:?}; check the peers in both configurations"
@@ -140,9 +168,7 @@ pub enum FormationError {
 /// The forming of a cluster, as one node sees it, and who is let in afterwards.
 #[derive(Clone, Debug)]
 pub struct Formation {
-    me: NodeId,
-    boot: Boot,
-    address: String,
+    me: Identity,
     /// The nodes of the configuration, this one among them.
     nodes: Vec<NodeId>,
     record: Record,
@@ -152,12 +178,12 @@ pub struct Formation {
 }
 
 impl Formation {
-    /// Continues with what was kept. `nodes` is the configuration's, and `address` where this node is reached by it.
-    pub fn new(me: NodeId, boot: Boot, address: String, mut nodes: Vec<NodeId>, record: Record) -> Self {
+    /// Continues with what was kept. `nodes` is the configuration's.
+    pub fn new(me: Identity, mut nodes: Vec<NodeId>, record: Record) -> Self {
         nodes.sort_unstable();
         nodes.dedup();
         let (waiting, strangers) = (BTreeMap::new(), BTreeMap::new());
-        let mut formation = Self { me, boot, address, nodes, record, waiting, strangers };
+        let mut formation = Self { me, nodes, record, waiting, strangers };
         // A node on its own waits for nobody.
         formation.form_if_all_are_here();
         formation
@@ -165,7 +191,8 @@ impl Formation {
 
     /// What to say to peers.
     pub fn introduction(&self) -> Introduction {
-        Introduction { boot: self.boot, address: self.address.clone(), map: self.record.map.clone() }
+        let Identity { boot, partitions, .. } = self.me;
+        Introduction { boot, address: self.me.address.clone(), partitions, map: self.record.map.clone() }
     }
 
     /// What to keep.
@@ -180,13 +207,13 @@ impl Formation {
 
     /// How often this node was rebuilt, once it belongs to a cluster: replicas may be started. 0 if it was formed with it.
     pub fn rebuild(&self) -> Option<u32> {
-        let member = self.map()?.nodes.get(&self.me)?;
-        (member.store == self.boot.store).then_some(member.rebuild)
+        let member = self.map()?.nodes.get(&self.me.node)?;
+        (member.store == self.me.boot.store).then_some(member.rebuild)
     }
 
     /// The nodes that have not been heard yet, while the cluster is not formed.
     pub fn missing(&self) -> Vec<NodeId> {
-        let here = |node: &NodeId| *node == self.me || self.waiting.contains_key(node);
+        let here = |node: &NodeId| *node == self.me.node || self.waiting.contains_key(node);
         self.nodes.iter().copied().filter(|node| self.map().is_none() && !here(node)).collect()
     }
 
@@ -234,12 +261,16 @@ impl Formation {
     }
 
     fn check(&self, node: NodeId, peer: &Introduction) -> Result<(), FormationError> {
+        if peer.partitions != self.me.partitions {
+            let (found, ours) = (peer.partitions, self.me.partitions);
+            return Err(FormationError::OtherPartitions { node, found, ours });
+        }
         self.check_founding(node, peer)?;
         // What the newer map says counts for both; of two of one version each says the same, or they are of two clusters.
         let version = self.map().into_iter().chain(&peer.map).map(|map| map.version).max();
         let newest = self.map().into_iter().chain(&peer.map).filter(|map| Some(map.version) == version);
         for map in newest {
-            admitted(map, self.me, self.boot.store)?;
+            admitted(map, self.me.node, self.me.boot.store)?;
             admitted(map, node, peer.boot.store)?;
         }
         let old = |seen: &&Boot| {
@@ -259,7 +290,7 @@ impl Formation {
         let same = match self.map() {
             Some(ours) => ours.version > 0 || ours.nodes.keys().eq(theirs.nodes.keys()),
             // One that was not there is told so, below.
-            None => !theirs.nodes.contains_key(&self.me) || theirs.nodes.keys().eq(&self.nodes),
+            None => !theirs.nodes.contains_key(&self.me.node) || theirs.nodes.keys().eq(&self.nodes),
         };
         let members = || theirs.nodes.keys().copied().collect();
         if same { Ok(()) } else { Err(FormationError::OtherMembers { node, members: members() }) }
@@ -271,7 +302,9 @@ impl Formation {
             FormationError::OtherStore { node: of, .. }
             | FormationError::NotMember { node: of }
             | FormationError::Removed { node: of } => *of == node,
-            FormationError::OldCopy { .. } | FormationError::OtherMembers { .. } => false,
+            FormationError::OldCopy { .. }
+            | FormationError::OtherPartitions { .. }
+            | FormationError::OtherMembers { .. } => false,
         };
         if of_it && (self.strangers.len() < NODES || self.strangers.contains_key(&node)) {
             let stranger =
@@ -283,7 +316,7 @@ impl Formation {
     fn form_if_all_are_here(&mut self) {
         if self.map().is_none() && self.missing().is_empty() {
             let mut stores = self.waiting.clone();
-            stores.insert(self.me, self.boot.store);
+            stores.insert(self.me.node, self.me.boot.store);
             self.record.map = Some(MemberMap::founded(&stores));
         }
     }

@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rove_core::formation::Formation;
+use rove_core::formation::{Formation, Identity};
 use rove_protocol::ids::NodeId;
 
 use super::config::{ClusterSection, Config};
@@ -75,7 +75,8 @@ async fn join_cluster(
     let configured: BTreeMap<_, _> =
         section.peers.iter().map(|peer| (NodeId(peer.node), peer.address.clone())).collect();
     let address = configured.get(&me).cloned().unwrap_or_default();
-    let roster = Roster::new(me, configured, file, Formation::new(me, boot, address, nodes, record));
+    let identity = Identity { node: me, boot, address, partitions: config.partitions };
+    let roster = Roster::new(me, configured, file, Formation::new(identity, nodes, record));
     let members = Members::new(inbox, roster.clone(), hub.clone());
     let socket = cluster::bind(section.listen).map_err(|source| RunError::Listen {
         key: "cluster.listen",

@@ -11,7 +11,8 @@ fn nodes() -> Vec<NodeId> {
 }
 
 fn begin(id: u64, boot: Boot, nodes: Vec<NodeId>, record: Record) -> Formation {
-    Formation::new(NodeId(id), boot, format!("node{id}:7684"), nodes, record)
+    let me = Identity { node: NodeId(id), boot, address: format!("node{id}:7684"), partitions: 6 };
+    Formation::new(me, nodes, record)
 }
 
 fn node(id: u8, record: Record) -> Formation {
@@ -24,7 +25,7 @@ fn meet(formations: &mut [Formation]) {
         let mut news = false;
         for from in 0..formations.len() {
             for to in (0..formations.len()).filter(|to| *to != from) {
-                let (node, introduction) = (formations[from].me, formations[from].introduction());
+                let (node, introduction) = (formations[from].me.node, formations[from].introduction());
                 news |= formations[to].hear(node, &introduction).unwrap();
             }
         }
@@ -184,4 +185,18 @@ fn strangers_are_remembered_up_to_a_bound() {
         all[0].hear(NodeId(node), &stranger.introduction()).unwrap_err();
     }
     assert_eq!(all[0].strangers().len(), NODES);
+}
+
+#[test]
+fn nodes_with_other_numbers_of_partitions_form_no_cluster_and_join_none() {
+    let mut all = formed();
+    for map in [None, all[0].introduction().map] {
+        let said = Introduction { partitions: 4, map, ..all[1].introduction() };
+        let refused = all[0].hear(NodeId(2), &said);
+        assert_eq!(refused, Err(FormationError::OtherPartitions { node: NodeId(2), found: 4, ours: 6 }));
+    }
+    let mut new = node(1, Record::default());
+    let said = Introduction { partitions: 4, ..node(2, Record::default()).introduction() };
+    assert!(new.hear(NodeId(2), &said).is_err());
+    assert_eq!(new.missing(), [NodeId(2), NodeId(3)]);
 }
