@@ -169,3 +169,30 @@ async fn a_new_node_is_taken_in_and_another_one_taken_out() {
     say(&talk, "three").await;
     drop((alice, bob));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_node_becomes_three() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start_with(dir.path(), 1, "");
+    let alice = sign_up(cluster.node(1), "alice").await;
+    let bob = sign_up(cluster.node(1), "bob").await;
+    let id = within_patience("a conversation", alice.create_direct("bob")).await.unwrap();
+    let talk = alice.open_conversation(id).await.unwrap();
+    say(&talk, "alone").await;
+    for node in [2, 3] {
+        let starting = cluster.one_more();
+        let what = format!("node {node} being noticed");
+        cluster.status_until(1, &what, |status| waits(status, node) == Some(true)).await;
+        done(&cluster, 1, &["add", &node.to_string()]);
+        cluster.joined(starting);
+    }
+    cluster.status_until(2, "all three being ready", |status| ready(status) == 3).await;
+    say(&talk, "together").await;
+    // Whoever is connected is told of the new nodes when it has to go, or connects again.
+    done(&cluster, 1, &["drain"]);
+    cluster.node_mut(1).kill();
+    let last = say(&talk, "without the first").await;
+    holds(&talk, last).await;
+    assert_eq!(texts(&talk).await, ["alone", "together", "without the first"]);
+    drop(bob);
+}

@@ -15,6 +15,10 @@ impl Lane {
         if !self.leads() || !self.replica.leads_with_authority() {
             return Ok(None);
         }
+        // Whoever takes over goes on; another heir meanwhile would only put an end to it.
+        if self.replica.is_transferring() {
+            return Ok(None);
+        }
         let (me, group) = (self.replica.config().id, self.replica.group());
         let step = next_step(map, me, &group, |replica| self.replica.member_progress(replica));
         match step {
