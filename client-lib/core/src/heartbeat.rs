@@ -5,11 +5,20 @@
 //! idle time-out. Any answer, however late, proves the path, and so does anything else that is heard. When something was
 //! sent that must be answered and nothing is heard, a heartbeat asks without waiting for the interval: a server that
 //! died without a word is noticed while the user still looks.
+//!
+//! Where there are other nodes, [`Heartbeats::doubts`] says much earlier that one of them may be asked: the session goes on meanwhile, and
+//! whoever is heard first wins.
 
 /// Unanswered heartbeats after which a path is dead: one may be lost, two may be bad luck.
 pub const UNANSWERED: u32 = 3;
 /// Wait for an answer before asking again: far above a mobile round trip, and three of them still feel like now.
 pub const PROBE_MS: u64 = 2_000;
+
+/// Silence after which another node is asked while this one is still waited for: twice an election, and several retransmissions on a good
+/// mobile path. Asking in vain costs a handshake and loses nothing.
+pub const DOUBT_MS: u64 = 1_000;
+/// Unanswered heartbeats after which another node is asked although nothing else is awaited: one may be lost.
+const DOUBTED: u32 = 2;
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +101,13 @@ impl Heartbeats {
         None
     }
 
+    /// Whether so much is unanswered that another node, if there is one, may be asked. `silent_since_ms` is when something was last heard, if
+    /// something that was sent must be answered.
+    pub fn doubts(&self, silent_since_ms: Option<u64>, now_ms: u64) -> bool {
+        let silent = silent_since_ms.is_some_and(|since_ms| now_ms >= since_ms.saturating_add(DOUBT_MS));
+        silent || self.unanswered >= DOUBTED
+    }
+
     /// The network changed: ask at once whether the path lives.
     pub fn probe(&mut self, now_ms: u64) {
         self.unanswered = 0;
@@ -160,6 +176,19 @@ mod tests {
         assert_eq!(beats.answered(1, 2_500), None);
         assert_eq!(beats.poll(4_000), Beat::Wait);
         assert_eq!(beats.answered(99, 2_500), None, "an answer to nothing is ignored");
+    }
+
+    #[test]
+    fn a_node_is_doubted_after_a_second_of_awaited_silence_or_two_lost_heartbeats_and_not_before() {
+        let mut beats = Heartbeats::new(20_000, 0);
+        assert_eq!(beats.poll(0), Beat::Send(1));
+        assert!(!beats.doubts(None, 1_999), "one may be lost");
+        assert!(!beats.doubts(Some(1_000), 1_999));
+        assert!(beats.doubts(Some(1_000), 2_000));
+        assert_eq!(beats.poll(2_000), Beat::Send(2));
+        assert!(beats.doubts(None, 2_000));
+        beats.heard(2_001);
+        assert!(!beats.doubts(None, 2_001));
     }
 
     #[test]

@@ -61,6 +61,11 @@ impl Places {
         self.home.as_deref()
     }
 
+    /// The places other than the one where the session is, in the order in which they are tried.
+    pub fn elsewhere(&self) -> Vec<String> {
+        self.order().into_iter().filter(|place| self.home.as_ref() != Some(place)).collect()
+    }
+
     /// `place` has said `Welcome` and told of these others, best first. Returns what is to be remembered, if that has changed.
     pub fn welcomed(&mut self, place: &str, others: impl IntoIterator<Item = String>) -> Option<Vec<String>> {
         self.home = Some(place.to_owned());

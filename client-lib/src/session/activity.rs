@@ -12,6 +12,7 @@ pub(super) struct Activity {
     heard_ms: AtomicU64,
     requests: AtomicUsize,
     wake: Notify,
+    doubt: Notify,
 }
 
 impl Activity {
@@ -51,6 +52,15 @@ impl Activity {
     /// Something is still awaited.
     pub(super) fn watch(&self) {
         self.watching.store(true, Ordering::Relaxed);
+    }
+
+    /// The node has been silent for long.
+    pub(super) fn doubt(&self) {
+        self.doubt.notify_one();
+    }
+
+    pub(super) async fn doubted(&self) {
+        self.doubt.notified().await;
     }
 
     pub(super) async fn woken(&self) {

@@ -1,7 +1,7 @@
 //! Datagrams: heartbeats, presence, typing.
 
 use bytes::Bytes;
-use rove_client_core::heartbeat::{Beat, Heartbeats};
+use rove_client_core::heartbeat::{Beat, DOUBT_MS, Heartbeats};
 use rove_protocol::error::Violation;
 use rove_protocol::frame::datagram_frames;
 use rove_protocol::message::{DatagramDown, Heartbeat, Message};
@@ -50,6 +50,10 @@ async fn datagrams(session: &Session) -> Result<(), Fault> {
 /// Looks whether the server has fallen silent although something is awaited. Returns when to look again.
 fn look(session: &Session, beats: &mut Heartbeats) -> Option<u64> {
     let activity = &session.activity;
+    let now_ms = session.inner.now_ms();
+    if beats.doubts(None, now_ms) {
+        activity.doubt();
+    }
     if !activity.is_watching() {
         return None;
     }
@@ -60,7 +64,13 @@ fn look(session: &Session, beats: &mut Heartbeats) -> Option<u64> {
         return None;
     }
     activity.watch();
-    beats.silent(activity.heard_ms(), session.inner.now_ms())
+    let since_ms = activity.heard_ms();
+    let doubts = beats.doubts(Some(since_ms), now_ms);
+    if doubts {
+        activity.doubt();
+    }
+    let doubt_ms = (!doubts).then(|| since_ms.saturating_add(DOUBT_MS));
+    [doubt_ms, beats.silent(since_ms, now_ms)].into_iter().flatten().min()
 }
 
 fn send_heartbeat(session: &Session, number: u64) {

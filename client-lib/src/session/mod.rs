@@ -10,6 +10,7 @@ mod conversation;
 mod datagrams;
 mod fetch;
 mod inbox;
+mod successors;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::net::{Dialled, Early, EarlyData};
 use activity::Activity;
 pub(crate) use control::Established;
 pub(crate) use fetch::FetchedPage;
+use successors::Successors;
 
 /// What competes for the path goes in this order (D6).
 pub(crate) const CONTROL_PRIORITY: i32 = 30;
@@ -42,8 +44,6 @@ pub(crate) const FETCH_PRIORITY: i32 = 0;
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(500);
-/// Nodes that are tried, one after the other, in place of one that is leaving.
-const SUCCESSORS: usize = 4;
 /// How long the server may take from the handshake to `Welcome`. It cuts silence at 5 s itself; this is its disk's share.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -250,6 +250,7 @@ pub(crate) async fn run(
     let mut welcome = session.welcome.clone();
     let mut deadline = Some(tokio::time::Instant::now() + WELCOME_TIMEOUT);
     let mut announced = false;
+    let mut successors = Successors::default();
     let over = loop {
         if !announced && let Some(welcome) = welcome.borrow().clone() {
             announced = true;
@@ -280,9 +281,11 @@ pub(crate) async fn run(
                 }
                 Some(Ok(TaskEnd::Fault(fault))) => break Over::Lost(fault),
                 Some(Ok(TaskEnd::Goodbye)) => break Over::Stopped,
-                Some(Ok(TaskEnd::Successor(Ok(successor)))) => break Over::Handover(successor),
-                // The old session goes on until the node ends it.
-                Some(Ok(TaskEnd::Successor(Err(fault)))) => tracing::debug!(?fault, "no successor yet"),
+                Some(Ok(TaskEnd::Successor(outcome))) => {
+                    if let Some(successor) = successors.decide(outcome, session.activity.heard_ms()) {
+                        break Over::Handover(successor);
+                    }
+                }
                 Some(Err(error)) => {
                     tracing::error!(%error, "a task of the session failed");
                     break Over::Lost(Fault::Closed(ErrorCode::Internal));
@@ -293,16 +296,8 @@ pub(crate) async fn run(
             changed = welcome.changed(), if !announced => if changed.is_err() {
                 break Over::Lost(lost_reason(&connection).await);
             },
-            Some(going) = going_away.recv() => {
-                let others = going.alternatives.iter().take(SUCCESSORS).map(|alternative| alternative.address.clone());
-                let others: Vec<String> = others.collect();
-                tracing::info!(code = %going.code, deadline_ms = going.deadline_ms, ?others, "the node is leaving");
-                // With nowhere to go the session ends with the node, and the same address is tried again.
-                if !others.is_empty() {
-                    let inner = inner.clone();
-                    tasks.spawn(async move { TaskEnd::Successor(control::first_successor(&inner, &others).await) });
-                }
-            },
+            Some(going) = going_away.recv() => Successors::leave(inner, &going, &mut tasks),
+            () = session.activity.doubted(), if announced && successors.trusts() => successors.doubt(inner, &mut tasks),
             error = connection.closed() => break Over::Lost(error.into()),
             () = sleep_until(deadline), if !announced => break Over::Lost(Fault::Closed(ErrorCode::Timeout)),
             () = stop.cancelled() => break Over::Stopped,

@@ -40,6 +40,23 @@ async fn a_client_whose_node_is_gone_goes_on_at_the_next_and_still_knows_it_afte
 }
 
 #[tokio::test]
+async fn a_client_whose_node_has_vanished_without_a_word_is_at_another_before_it_gives_it_up() {
+    let (first, second) = two_nodes();
+    let client = in_memory(&first.trusting(&second)).await;
+    let conversation = room(&client).await;
+    post_all(&conversation, 1, 3).await;
+    let mut state = client.state();
+    state.mark_unchanged();
+    first.vanish();
+    let moved = async {
+        soon(state.changed()).await.unwrap();
+        assert!(matches!(*state.borrow(), ConnectionState::Connected { .. }), "{:?}", *state.borrow());
+    };
+    tokio::join!(post_all(&conversation, 4, 6), moved);
+    assert_eq!(first.world.lock().texts(), numbered(1, 6));
+}
+
+#[tokio::test]
 async fn of_several_addresses_one_that_answers_is_enough() {
     let (first, second) = two_nodes();
     first.world.lock().others.clear();

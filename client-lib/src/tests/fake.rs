@@ -264,6 +264,11 @@ impl Fake {
         self.hang_up();
     }
 
+    /// Is gone from one instant to the next, without a word, like a machine whose power fails: nothing that is sent to it arrives.
+    pub(super) fn vanish(&self) {
+        self.endpoint.rebind(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
+    }
+
     pub(super) fn leave_for(&self, other: SocketAddr) {
         self.leave_for_all(&[other]);
     }
