@@ -150,7 +150,7 @@ impl MemberMap {
     /// # Errors
     /// [`ChangeError`].
     pub fn add(&self, node: NodeId, store: StoreId, address: &str) -> Result<Self, ChangeError> {
-        // Below the first number that a node of the formation has: no number of a replica is ever given out twice.
+        // No number of a replica is ever given out twice; 0 is for those that the cluster was formed with.
         let rebuild = match self.nodes.get(&node) {
             Some(Member { standing: Standing::Member, .. }) => return Err(ChangeError::Member(node)),
             Some(Member { standing: Standing::Leaving, .. }) => return Err(ChangeError::Leaving(node)),
