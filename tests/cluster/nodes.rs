@@ -200,6 +200,8 @@ fn configure(home: &Path, node: u64, listen: SocketAddr, mesh: &Mesh) {
     let path = home.join("rove.toml");
     let mut config = fs::read_to_string(&path).expect("init wrote the configuration");
     config = config.replace("\nnode_id = 1\n", &format!("\nnode_id = {node}\n"));
+    // Some file systems here are small.
+    config = config.replacen("# disk_reserve = 512", "disk_reserve = 128", 1);
     // Many accounts sign up from one address.
     config.push_str("\n[accounts]\nrate_limits = false\n");
     write!(

@@ -157,6 +157,20 @@ async fn a_drained_node_gives_up_its_leaders_and_then_its_sessions_and_takes_bot
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn leaders_are_spread_again_when_a_node_that_was_killed_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path());
+    // Seven partitions with the directory: two, two and three.
+    let spread = |status: &Value| (1..=3).all(|node| (2..=3).contains(&led_by(status, node)));
+    cluster.status_until(1, "leaders being spread", spread).await;
+    cluster.node_mut(3).kill();
+    let taken = |status: &Value| led_by(status, 3) == 0 && led_by(status, 1) + led_by(status, 2) == 7;
+    cluster.status_until(1, "the others leading all", taken).await;
+    cluster.node_mut(3).restart();
+    cluster.status_until(2, "leaders being spread again", spread).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_under_a_light_load_fails_no_post() {
     let dir = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::start(dir.path());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -100,6 +101,13 @@ impl Status {
         if nodes.leaving().why() == Some(Why::Minority) {
             warnings
                 .insert(0, "this node reaches no majority: it serves history and hands its sessions over".to_owned());
+        }
+        if nodes.node().is_disk_low() {
+            let free = nodes.node().stats().disk_free_bytes.load(Ordering::Relaxed) >> 20;
+            warnings.insert(
+                0,
+                format!("this node's disk is almost full ({free} MiB free): it refuses posts and leads nothing"),
+            );
         }
         warnings.extend(members.iter().flat_map(MembersStatus::warnings));
         let nodes_seen = seen.iter().map(node).collect();

@@ -20,6 +20,8 @@ pub use cluster::{ClusterSection, DEFAULT_CLUSTER_PORT, PeerEntry};
 
 /// The port of everything: unassigned at IANA, and the one clients assume.
 pub const DEFAULT_PORT: u16 = 7_683;
+/// A reserve of the disk is at most a TiB: more is a mistake in the unit.
+const MAX_DISK_RESERVE: u64 = 1 << 20;
 /// Tokens live at most ten years: longer is a mistake in the unit.
 const LONGEST_DAYS: u64 = 3_650;
 
@@ -98,6 +100,8 @@ pub struct Config {
     pub partitions: u16,
     /// Seconds after which what was applied is made durable at the latest, so that a restart replays no more.
     pub flush_s: u64,
+    /// MiB of the disk of `data_dir` below which new commands are refused; 0: none.
+    pub disk_reserve: u64,
     /// QUIC connections there may be.
     pub max_connections: usize,
     /// QUIC connections one address may have.
@@ -152,6 +156,8 @@ impl Default for Config {
             next_pins: Vec::new(),
             partitions: DEFAULT_PARTITIONS,
             flush_s: 30,
+            // What the others' logs and a compaction write in some minutes of a busy hour.
+            disk_reserve: 512,
             // Some 4 GB of memory.
             max_connections: 100_000,
             // Carriers put thousands of people behind one address.
@@ -257,6 +263,9 @@ impl Config {
         }
         if !(1..=600).contains(&self.flush_s) {
             return Err(wrong("flush_s", &self.flush_s, "use 1 to 600: a restart replays what came in that time"));
+        }
+        if self.disk_reserve > MAX_DISK_RESERVE {
+            return Err(wrong("disk_reserve", &self.disk_reserve, "it is in MiB: use at most 1048576, or 0 for none"));
         }
         if let Some(cluster) = &self.cluster {
             cluster.check(self.node())?;
@@ -370,6 +379,9 @@ tls_key = "key.pem"
 # Seconds after which what was applied is made durable at the latest; a restart replays what came since.
 # flush_s = {flush_s}
 
+# MiB of the disk of data_dir below which new posts and requests are answered with Busy, while everything else goes on.
+# disk_reserve = {disk_reserve}
+
 # QUIC connections there may be, and how many of them from one address.
 # max_connections = {max_connections}
 # max_connections_per_address = {max_per_address}
@@ -422,6 +434,7 @@ tls_key = "key.pem"
         node_id = defaults.node_id,
         partitions = defaults.partitions,
         flush_s = defaults.flush_s,
+        disk_reserve = defaults.disk_reserve,
         max_connections = defaults.max_connections,
         max_per_address = defaults.max_connections_per_address,
         pull_members = defaults.pull_members,
@@ -477,7 +490,7 @@ mod tests {
         let all = uncommented(&text).replace("advertise = \"chat.example:7683\"", "advertise = \"\"");
         assert_eq!(load(&all).unwrap(), Config::default());
         let written: toml::Table = toml::from_str(&all).unwrap();
-        assert_eq!(written.len(), 20, "every key is written");
+        assert_eq!(written.len(), 21, "every key is written");
         assert_eq!(written["accounts"].as_table().unwrap().len(), 5);
     }
 

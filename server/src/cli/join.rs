@@ -16,6 +16,10 @@ use crate::edge::{Hub, HubConfig};
 use crate::membership::Roster;
 use crate::node::{Node, NodeConfig, NodeRunner, Opened, Sinks, StartError, inbox};
 use crate::storage::formation::FormationFile;
+use crate::storage::space::space_of;
+
+/// MiB that a start may write before the first command: the first files of the log and of the stores.
+const START_MIB: u64 = 16;
 
 /// A node that runs, and who stops it.
 pub(super) struct Joined {
@@ -40,6 +44,7 @@ pub(super) async fn join(config: &Config) -> Result<Joined, RunError> {
     // What people say is nobody else's to read on this machine. A directory that is there keeps its mode: the operator's choice.
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir);
     made.map_err(|source| StartError::DataDir { path: config.data_dir.clone(), source })?;
+    check_space(config)?;
     let hub = Hub::new(&HubConfig {
         partitions: config.partitions,
         heartbeat: Duration::from_secs(config.heartbeat_s),
@@ -103,4 +108,28 @@ async fn join_cluster(
     roster.running(node.clone());
     let cluster = Some(JoinedCluster { transport, members, runner });
     Ok(Joined { hub, node, runner: node_runner, cluster })
+}
+
+/// Whether there is a disk to start on.
+fn check_space(config: &Config) -> Result<(), StartError> {
+    let path = config.data_dir.clone();
+    let space = match space_of(&path) {
+        Ok(space) => space,
+        Err(source) => return Err(StartError::DataDir { path, source }),
+    };
+    let (free, reserve) = (space.free >> 20, config.disk_reserve);
+    if space.read_only {
+        return Err(StartError::ReadOnly { path });
+    }
+    if free < START_MIB {
+        return Err(StartError::DiskFull { path, free_mib: free, needed_mib: START_MIB });
+    }
+    if space.total >> 20 < 2 * reserve {
+        tracing::warn!(
+            total_mib = space.total >> 20,
+            disk_reserve = reserve,
+            "disk_reserve is more than half of the disk of data_dir: posts are refused while there is much room"
+        );
+    }
+    Ok(())
 }

@@ -21,11 +21,12 @@ use crate::admin::{self, AdminServer};
 use crate::cluster::{Cluster, ClusterError};
 use crate::edge::{Edge, EdgeConfig, EndpointSecret, Hub};
 use crate::http::{self, Api, ApiConfig};
-use crate::leaving::{Drainer, move_leaders, watch_minority};
+use crate::leaving::{Drainer, move_leaders, watch_disk, watch_minority};
 use crate::membership::Roster;
 use crate::node::{FatalError, Node, NodeRunner, StartError};
-use crate::nodes::{About, Nodes};
+use crate::nodes::{About, Nodes, spread};
 use crate::storage::formation::FormationFileError;
+use crate::storage::space::space_of;
 use crate::tls::{Identity, TlsError};
 
 /// Bytes the system may hold of datagrams that were not read yet: 20 ms of a gigabit. It may give less.
@@ -199,10 +200,15 @@ impl Running {
         let http = tokio::spawn(http::serve_tcp(tcp, tcp_tls, router, shutdown.clone()));
         let (asking, looking) =
             (nodes.clone().watch(shutdown.clone()), watch_minority(nodes.clone(), shutdown.clone()));
+        let spreading = spread(nodes.clone(), shutdown.clone());
+        let data_dir = config.data_dir.clone();
+        let space = move || space_of(&data_dir);
+        let disk = watch_disk(nodes.clone(), config.disk_reserve << 20, space, shutdown.clone());
         let drainer = Arc::new(Drainer::new(nodes.clone()));
         let members = roster.clone().map(|roster| roster.watch(node.clone(), drainer.clone(), shutdown.clone()));
-        let watching =
-            tokio::spawn(async { _ = tokio::join!(asking, looking, futures::future::OptionFuture::from(members)) });
+        let watching = tokio::spawn(async {
+            _ = tokio::join!(asking, looking, spreading, disk, futures::future::OptionFuture::from(members));
+        });
         let admin = admin(config, &nodes, &drainer, roster);
         let listening = Listening { quic: quic_address, https: https_address, advertised, pin };
         Ok(Self { node, nodes, drainer, edge, http, watching, admin, listening, shutdown })

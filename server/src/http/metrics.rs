@@ -148,6 +148,21 @@ impl Collector for NodeCollector {
             "Commands refused because this replica did not lead",
             &stats.commands_refused_no_leader,
         )?;
+        f.counter(
+            "commands_refused_disk",
+            "Commands refused because the disk is almost full",
+            &stats.commands_refused_disk,
+        )?;
+        f.gauge(
+            "disk_low",
+            "1 while the disk is almost full and commands are refused",
+            u64::from(self.0.is_disk_low()),
+        )?;
+        f.gauge(
+            "disk_free_bytes",
+            "Bytes that may still be written to the disk of data_dir",
+            stats.disk_free_bytes.load(Ordering::Relaxed),
+        )?;
         f.counter("posts_applied", "Posts accepted by applying the log", &stats.posts_applied)?;
         f.counter("events_applied", "Events appended to conversations", &stats.events_applied)?;
         f.counter("log_entries_proposed", "Log entries proposed here", &stats.entries_proposed)?;

@@ -80,6 +80,8 @@ pub(super) async fn readyz(State(api): State<Api>) -> (StatusCode, Cow<'static, 
         (not, "draining\n".into())
     } else if !api.node().has_caught_up() {
         (not, "starting\n".into())
+    } else if api.node().is_disk_low() {
+        (not, "the disk is almost full: posts are refused\n".into())
     } else if unreachable.is_empty() {
         (StatusCode::OK, "ready\n".into())
     } else {

@@ -179,6 +179,7 @@ pub(crate) async fn move_leaders(nodes: &Nodes, patience: Duration) {
             }
             return;
         }
+        // Another node may be ready to take over only a little later.
         tokio::time::sleep(LOOK).await;
     }
 }

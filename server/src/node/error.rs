@@ -18,6 +18,9 @@ pub enum ProposeError {
     /// No leader of the partition can be reached from here, and none was elected for a while: this node is without a majority.
     #[error("no leader of the partition can be reached")]
     NoLeader,
+    /// The disk is almost full.
+    #[error("the disk is almost full")]
+    DiskLow,
     /// The node is draining.
     #[error("the node is stopping")]
     Stopping,
@@ -38,7 +41,7 @@ impl ProposeError {
     /// The code a client is answered with.
     pub const fn code(self) -> ErrorCode {
         match self {
-            Self::Busy => ErrorCode::Busy,
+            Self::Busy | Self::DiskLow => ErrorCode::Busy,
             Self::NoLeader => ErrorCode::Unavailable,
             Self::Stopping => ErrorCode::GoingAway,
             Self::UnknownPartition(_) => ErrorCode::Internal,
@@ -85,6 +88,28 @@ pub enum StartError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// Nothing may be written to its disk.
+    #[error(
+        "data directory {path} is on a file system that is mounted read-only; mount it writable. If the system itself did that, the disk \
+         has failed: see `dmesg`, and rebuild the node on another one"
+    )]
+    ReadOnly {
+        /// Which.
+        path: PathBuf,
+    },
+    /// There is no room to start in. Nothing is damaged by that.
+    #[error(
+        "data directory {path}: the disk is full: {free_mib} MiB are free, and a start takes {needed_mib}; free some space and start again. \
+         Nothing is damaged: do not delete files of the data directory"
+    )]
+    DiskFull {
+        /// Which.
+        path: PathBuf,
+        /// What is free.
+        free_mib: u64,
+        /// What is needed.
+        needed_mib: u64,
     },
     /// Another process has the directory open.
     #[error(

@@ -11,7 +11,7 @@ use rove_core::command::{ConversationCommand, ConversationOutcome, Envelope};
 use rove_core::directory::{DirectoryCommand, DirectoryOutcome, DirectoryRead};
 use rove_core::placement::partition_of;
 use rove_protocol::ids::{ConversationId, NodeId, PartitionId};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::admission::Admission;
 use super::config::NodeConfig;
@@ -63,6 +63,8 @@ pub(super) struct Shared {
     pub(super) killed: AtomicBool,
     /// Newest status of each replica, refreshed with every tick.
     pub(super) status: Mutex<Vec<PartitionStats>>,
+    /// Who leads each partition, the directory's first.
+    pub(super) leaders: watch::Sender<Vec<Option<NodeId>>>,
     pub(super) members: SharedMembers,
 }
 
@@ -199,6 +201,39 @@ impl Node {
         }
     }
 
+    /// Whether the log that was there at start is replayed.
+    pub fn has_caught_up(&self) -> bool {
+        self.0.shared.phase() == Phase::Ready
+    }
+
+    /// Whether the disk is almost full, so that commands are refused.
+    pub fn is_disk_low(&self) -> bool {
+        self.stats().disk_low.load(Ordering::Acquire)
+    }
+
+    /// The partitions of which no leader can be reached from here: their commands are refused.
+    pub fn unreachable(&self) -> Vec<PartitionId> {
+        let doors = self.0.shared.doors.iter().zip(0..);
+        doors.filter(|(door, _)| !door.is_open()).map(|(_, partition)| PartitionId(partition)).collect()
+    }
+
+    /// Who leads `partition`, as far as is known here.
+    pub fn leader(&self, partition: PartitionId) -> Option<NodeId> {
+        self.0.shared.leaders.borrow().get(usize::from(partition.0)).copied().flatten()
+    }
+
+    /// Who leads each partition, the directory's first, now and when it changes.
+    pub fn leaders(&self) -> watch::Receiver<Vec<Option<NodeId>>> {
+        self.0.shared.leaders.subscribe()
+    }
+
+    /// The partitions that this node leads.
+    pub fn led(&self) -> Vec<PartitionId> {
+        let leaders = self.0.shared.leaders.borrow();
+        let led = leaders.iter().zip(0..).filter(|(leader, _)| **leader == Some(self.id()));
+        led.map(|(_, partition)| PartitionId(partition)).collect()
+    }
+
     /// The replicas, the directory's first. As of the last tick.
     pub fn partition_stats(&self) -> Vec<PartitionStats> {
         self.0.shared.status.lock().clone()
@@ -214,6 +249,7 @@ impl Node {
         let refused = |error: ProposeError| {
             let counter = match error {
                 ProposeError::NoLeader => &shared.stats.commands_refused_no_leader,
+                ProposeError::DiskLow => &shared.stats.commands_refused_disk,
                 _ => &shared.stats.commands_refused_busy,
             };
             NodeStats::add(counter, 1);
@@ -221,6 +257,9 @@ impl Node {
         };
         if shared.phase() == Phase::Stopping {
             return Err(ProposeError::Stopping);
+        }
+        if self.is_disk_low() {
+            return Err(refused(ProposeError::DiskLow));
         }
         let size = command.len();
         if size > MAX_COMMAND {

@@ -1,4 +1,4 @@
-//! Leadership of partitions, from outside of the replica thread: who cannot be reached, and handing it over.
+//! Handing the leadership of a partition over, from outside of the replica thread.
 
 use std::time::Duration;
 
@@ -7,14 +7,11 @@ use rove_core::lane::HandoverError;
 use rove_protocol::ids::{NodeId, PartitionId};
 use tokio::sync::oneshot;
 
-use super::handle::{Node, Phase};
+use super::handle::Node;
 use super::replica_thread::HandoverRequest;
-use super::stats::Role;
 
 /// How long a handover may take: raft gives it up after an election time-out, and a loaded machine may be late with that.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often it is looked whether leadership has gone: the figures are refreshed with every tick.
-const LOOK: Duration = Duration::from_millis(25);
 
 /// Why leadership has not moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,34 +52,13 @@ impl Node {
             Err(TrySendError::Disconnected(_)) => return Err(MoveError::Stopping),
         }
         answer.await.map_err(|_| MoveError::Stopping)??;
-        let taken = async {
-            while self.leader(partition) != Some(to) {
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, taken).await.map_err(|_| MoveError::NotTaken(to))
-    }
-
-    /// Who leads `partition`, as far as is known here.
-    pub fn leader(&self, partition: PartitionId) -> Option<NodeId> {
-        let status = self.0.shared.status.lock();
-        status.get(usize::from(partition.0)).and_then(|replica| replica.leader)
-    }
-
-    /// The partitions that this node leads.
-    pub fn led(&self) -> Vec<PartitionId> {
-        let status = self.0.shared.status.lock();
-        status.iter().filter(|replica| replica.role == Role::Leader).map(|replica| replica.partition).collect()
-    }
-
-    /// The partitions of which no leader can be reached from here: their commands are refused.
-    pub fn unreachable(&self) -> Vec<PartitionId> {
-        let doors = self.0.shared.doors.iter().zip(0..);
-        doors.filter(|(door, _)| !door.is_open()).map(|(_, partition)| PartitionId(partition)).collect()
-    }
-
-    /// Whether the log that was there at start is replayed.
-    pub fn has_caught_up(&self) -> bool {
-        self.0.shared.phase() == Phase::Ready
+        let mut leaders = self.leaders();
+        let taken =
+            leaders.wait_for(|leaders| leaders.get(usize::from(partition.0)).is_some_and(|one| *one == Some(to)));
+        match tokio::time::timeout(PATIENCE, taken).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(MoveError::Stopping),
+            Err(_) => Err(MoveError::NotTaken(to)),
+        }
     }
 }

@@ -14,7 +14,7 @@ use rove_core::lane::Lane;
 use rove_core::membership::MemberMap;
 use rove_core::replica::{Recovered, Replica, ReplicaConfig, member_of};
 use rove_protocol::ids::PartitionId;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::admission::Admission;
 use super::config::{MAX_PARTITIONS, NodeConfig};
@@ -276,6 +276,7 @@ fn shared(config: &NodeConfig, identity: Identity, members: Option<MemberMap>) -
         phase_entered: Notify::new(),
         killed: AtomicBool::new(false),
         status: Mutex::new(Vec::new()),
+        leaders: watch::Sender::new(vec![None; 1 + usize::from(config.partitions)]),
         members: SharedMembers::new(members),
     })
 }

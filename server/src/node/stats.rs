@@ -1,6 +1,6 @@
 //! What the node counts. Plain atomics: `http/metrics` gives them names and units.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rove_protocol::ids::{NodeId, PartitionId};
@@ -14,6 +14,12 @@ pub struct NodeStats {
     pub commands_refused_busy: AtomicU64,
     /// Commands refused because no leader of the partition could be reached.
     pub commands_refused_no_leader: AtomicU64,
+    /// Commands refused because the disk is almost full.
+    pub commands_refused_disk: AtomicU64,
+    /// Whether the disk is almost full, now: then commands are refused.
+    pub disk_low: AtomicBool,
+    /// Bytes that may still be written to the disk, now; 0 until it was looked at.
+    pub disk_free_bytes: AtomicU64,
     /// Raft messages of peers that were dropped because they cannot be: another cluster's, or a bug.
     pub peer_messages_refused: AtomicU64,
     /// Events appended to conversations by applying (posts that were accepted, and changes of members).

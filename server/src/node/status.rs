@@ -41,11 +41,15 @@ impl ReplicaThread {
     }
 }
 
-/// Tells the partition's door who leads and whether it is open, and the operator when that changes.
+/// Tells those who wait for it who leads, the partition's door whether it is open, and the operator when that changes.
 pub(super) fn show_leadership(shared: &Shared, lane: &Lane, changed: bool) {
     let partition = lane.partition();
     let leader = lane.leadership();
     let door = &shared.doors[usize::from(partition.0)];
+    shared.leaders.send_if_modified(|leaders| {
+        let (now, shown) = (leader.map(|leader| leader.node), leaders.get_mut(usize::from(partition.0)));
+        shown.is_some_and(|shown| std::mem::replace(shown, now) != now)
+    });
     let opened = door.set(lane.is_open(), lane.leads());
     if changed {
         let leader = leader.map(|leader| leader.node);

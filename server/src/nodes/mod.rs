@@ -5,6 +5,7 @@
 //! a node that is seen wrongly for a second costs a client one attempt in vain.
 
 pub mod report;
+mod spread;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -28,6 +29,8 @@ use crate::cluster::{CallError, Cluster, PeerStatus};
 use crate::edge::EdgeStats;
 use crate::leaving::Leaving;
 use crate::node::{MoveError, Node};
+
+pub(crate) use self::spread::spread;
 
 /// How often a node is asked. What clients are told is at most this old, and a question costs a packet each way.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -233,7 +236,8 @@ impl Nodes {
             pins: self.about.pins.clone(),
             sessions: sessions as u64,
             load_permille: u16::try_from(load).unwrap_or(u16::MAX),
-            ready: self.node.is_ready(),
+            // Neither clients nor leaders are wanted where nothing can be written.
+            ready: self.node.is_ready() && !self.node.is_disk_low(),
             draining: self.leaving.is_draining(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             boot: self.node.boot(),

@@ -4,5 +4,6 @@ pub mod directory;
 pub mod formation;
 mod installed;
 pub mod raft_log;
+pub mod space;
 pub mod state;
 pub mod watermark;

@@ -1,4 +1,5 @@
-//! F18: the disk is full. The node says so or stops; nothing that was acknowledged is lost, and it goes on when there is room.
+//! F18: the disk is almost full: the node says so, refuses posts and stays up. Or it is really full: the node says so, and may stop. Nothing
+//! that was acknowledged is lost, and it goes on when there is room.
 //!
 //! Each node's data directory is a small file system of its own in memory, where that may be mounted.
 
@@ -8,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::statvfs::statvfs;
 use tokio::time::Instant;
 
 use super::Fired;
@@ -20,6 +22,10 @@ const SIZE: &str = "size=512m";
 const FULL_FOR: Duration = Duration::from_secs(40);
 /// How long it stays full after the node has noticed.
 const NOTICED_FOR: Duration = Duration::from_secs(2);
+/// What is left of a disk that is almost full: less than the reserve of these nodes (128 MiB), and more than is written meanwhile.
+const LEFT: u64 = 96 << 20;
+/// What a node says then.
+const ALMOST: &str = "is almost full";
 /// The file that fills it.
 const BALLAST: &str = "ballast";
 
@@ -41,6 +47,42 @@ pub(super) fn mount(nodes: &mut Nodes) -> Result<(), String> {
     Ok(())
 }
 
+/// Writes until there is no more than [`LEFT`].
+fn almost_fill_up(data: &Path) -> Result<(), String> {
+    let error = |error: std::io::Error| error.to_string();
+    let mut file = File::create(data.join(BALLAST)).map_err(error)?;
+    let block = vec![1; 1 << 20];
+    loop {
+        let space = statvfs(data).map_err(|errno| errno.to_string())?;
+        if space.blocks_available() * space.fragment_size() <= LEFT {
+            return Ok(());
+        }
+        file.write_all(&block).map_err(error)?;
+    }
+}
+
+/// The node refuses posts while its disk is almost full, and stays up; then it takes them again.
+async fn almost(arena: &mut Arena, node: u64) -> Result<(), String> {
+    let data = arena.nodes.data(node);
+    let said_before = arena.nodes.log(node).len();
+    almost_fill_up(&data)?;
+    let deadline = Instant::now() + FULL_FOR;
+    while !arena.nodes.log(node)[said_before..].contains(ALMOST) {
+        if Instant::now() >= deadline {
+            return Err(format!("node {node} does not notice that its disk is almost full"));
+        }
+        arena.pass(Duration::from_millis(200)).await;
+    }
+    arena.pass(NOTICED_FOR).await;
+    let ended = arena.nodes.ended(node);
+    fs::remove_file(data.join(BALLAST)).map_err(|error| error.to_string())?;
+    if ended.is_some() || !arena.nodes.runs(node) {
+        return Err(format!("node {node} ended ({ended:?}) although its disk was not full: {}", arena.nodes.log(node)));
+    }
+    arena.nodes.serves(node).await.map_err(|error| format!("with room again: {error}"))?;
+    arena.accepts_everywhere().await
+}
+
 /// Writes until nothing more fits.
 fn fill_up(data: &Path) -> Result<(), String> {
     let path = data.join(BALLAST);
@@ -57,6 +99,8 @@ pub(super) async fn fill(arena: &mut Arena, until: Instant) -> Result<Fired, Str
     let mut round = 0;
     while round == 0 || Instant::now() < until {
         let node = if round % 2 == 0 { arena.watch.busiest() } else { arena.rng.pick(&NODES).unwrap_or(1) };
+        almost(arena, node).await?;
+        fired += 1;
         let data = arena.nodes.data(node);
         let said_before = arena.nodes.log(node).len();
         fill_up(&data)?;
@@ -92,7 +136,7 @@ pub(super) async fn fill(arena: &mut Arena, until: Instant) -> Result<Fired, Str
 
 /// Whether a node says that its disk is full.
 fn is_told(said: &str) -> bool {
-    ["No space left", "os error 28", "StorageFull"].iter().any(|words| said.contains(words))
+    [ALMOST, "No space left", "os error 28", "StorageFull"].iter().any(|words| said.contains(words))
 }
 
 fn fill_up_more(data: &Path) {
