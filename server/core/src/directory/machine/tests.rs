@@ -301,7 +301,11 @@ fn the_bytes_of_commands_on_disk_are_pinned() {
         DirectoryCommand::RevokeDevice { actor: Actor { account: ALICE, device: PHONE }, device: DeviceId(300) };
     assert_eq!(revoke.encode(), [1, 4, 1, 1, 0xac, 0x02]);
     assert_eq!(DirectoryCommand::GateDone { number: 5 }.encode(), [1, 7, 5]);
-    for command in [sign_up_command("alice", Some(token("k"))), revoke] {
+    let map = MemberMap::founded(&[(NodeId(1), StoreId([7; 16]))].into());
+    let change = DirectoryCommand::ChangeMembers { map };
+    // A version, then for each node its store, rebuild, address and standing.
+    assert_eq!(change.encode(), [&[1, 8, 0, 1, 1][..], &[7; 16], &[0, 0, 0]].concat());
+    for command in [sign_up_command("alice", Some(token("k"))), revoke, change] {
         assert_eq!(DirectoryCommand::decode(&command.encode()), Ok(command));
     }
 }
