@@ -173,6 +173,8 @@ impl Collector for NodeCollector {
             &stats.directory_entries_applied,
         )?;
         f.counter("log_writes", "Writes of the raft log", &stats.log_writes)?;
+        f.counter("replica_rounds", "Rounds of the thread that drives the replicas", &stats.replica_rounds)?;
+        f.counter("replica_ticks", "Those of them that passed on a unit of time", &stats.replica_ticks)?;
         f.counter("log_syncs", "Writes of the raft log that were synced", &stats.log_syncs)?;
         f.bytes("log_written", "Written to the raft log", &stats.log_written_bytes)?;
         f.seconds("log_sync_time", "Spent in synced writes of the raft log", &stats.log_sync_nanos)?;

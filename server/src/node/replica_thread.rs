@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, Sender, select};
+use crossbeam_channel::{Receiver, Sender, never, select};
 use rove_core::command::Envelope;
 use rove_core::lane::{HandoverError, Lane, LaneOutputs};
 use rove_core::replica::{PeerMessage, StepError};
@@ -168,7 +168,8 @@ impl ReplicaThread {
     pub(super) fn run(mut self) -> Result<(), FatalError> {
         let (proposals, reports) = (self.proposals.clone(), self.reports.clone());
         let snapshots = self.snapshots.clone();
-        let (reads, from_peers, handovers) = (self.reads.clone(), self.from_peers.clone(), self.handovers.clone());
+        let (reads, handovers) = (self.reads.clone(), self.handovers.clone());
+        let mut from_peers = self.from_peers.clone();
         loop {
             let now = Instant::now();
             if self.shared.killed.load(Ordering::Acquire) || self.drained(now) {
@@ -176,10 +177,15 @@ impl ReplicaThread {
             }
             self.tick_if_due(now);
             self.collect()?;
+            NodeStats::add(&self.shared.stats.replica_rounds, 1);
             let timeout = self.progress.next_tick.saturating_duration_since(Instant::now());
             select! {
                 recv(reports) -> report => if let Ok(report) = report { self.hear(report)? },
-                recv(from_peers) -> said => if let Ok((from, says)) = said { self.listen(from, says)? },
+                recv(from_peers) -> said => match said {
+                    Ok((from, says)) => self.listen(from, says)?,
+                    // There are no peers, or the transport has ended: a channel that is closed is ready at any time.
+                    Err(_) => from_peers = never(),
+                },
                 recv(proposals) -> proposal => if let Ok(proposal) = proposal { self.queue(proposal) },
                 recv(snapshots) -> event => if let Ok(event) = event { self.snapshot_event(event)? },
                 recv(reads) -> read => if let Ok(read) = read { self.read(read) },
@@ -226,6 +232,7 @@ impl ReplicaThread {
         // After a stall the missed ticks are not made up for: a leader would step down for a pause that nobody noticed.
         self.progress.next_tick = now + self.timing.tick;
         self.lanes.iter_mut().for_each(Lane::tick);
+        NodeStats::add(&self.shared.stats.replica_ticks, 1);
         self.follow_members();
         self.bound_snapshots();
         self.flush_if_due(now);

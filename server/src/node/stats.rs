@@ -20,6 +20,10 @@ pub struct NodeStats {
     pub disk_low: AtomicBool,
     /// Bytes that may still be written to the disk, now; 0 until it was looked at.
     pub disk_free_bytes: AtomicU64,
+    /// Rounds of the replica thread: each takes what has come and says what is to be done.
+    pub replica_rounds: AtomicU64,
+    /// Rounds of the replica thread that passed on a unit of time.
+    pub replica_ticks: AtomicU64,
     /// Raft messages of peers that were dropped because they cannot be: another cluster's, or a bug.
     pub peer_messages_refused: AtomicU64,
     /// Events appended to conversations by applying (posts that were accepted, and changes of members).

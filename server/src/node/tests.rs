@@ -176,6 +176,23 @@ async fn posts_in_flight_share_entries_and_syncs() {
 }
 
 #[tokio::test]
+async fn a_node_that_has_nothing_to_do_does_next_to_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, _runner) = start(dir.path()).await;
+    let now = || {
+        let stats = node.stats();
+        (NodeStats::get(&stats.replica_ticks), NodeStats::get(&stats.replica_rounds))
+    };
+    let (ticks, rounds) = now();
+    while now().0 < ticks + 20 {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    let (ticks, rounds) = (now().0 - ticks, now().1 - rounds);
+    // One for each tick, and some for what the start has left behind.
+    assert!(rounds <= 5 * ticks, "{rounds} rounds in {ticks} ticks");
+}
+
+#[tokio::test]
 async fn after_a_graceful_stop_nothing_is_replayed() {
     let dir = tempfile::tempdir().unwrap();
     let (node, runner) = start(dir.path()).await;
