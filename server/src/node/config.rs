@@ -26,7 +26,7 @@ pub struct NodeConfig {
     pub members: Vec<NodeId>,
     /// Conversation partitions of the cluster; fixed when the data directory is made.
     pub partitions: u16,
-    /// Unit of raft's timers: heartbeats every 2 ticks, elections after 10 to 20.
+    /// Unit of raft's timers: a heartbeat with each tick, elections after 5 to 10.
     pub tick: Duration,
     /// Threads of the read pool.
     pub read_threads: usize,
@@ -53,7 +53,7 @@ impl NodeConfig {
             members: vec![node_id],
             partitions: DEFAULT_PARTITIONS,
             // A leader is missed after 250 to 500 ms: well above a heartbeat that was late, well below what people notice.
-            tick: Duration::from_millis(25),
+            tick: Duration::from_millis(50),
             // Reads are short and mostly cached; more threads than this only fight for the disk.
             read_threads: 4,
             // At 100,000 posts a second this is 160 ms of work, what an election at full load may hold up: beyond it, waiting

@@ -9,7 +9,7 @@ use super::Fired;
 use crate::arena::Arena;
 use crate::nodes::NODES;
 
-/// Twice the longest election time-out (20 ticks of 25 ms): whoever stood still so long has been replaced.
+/// Twice the longest election time-out (10 ticks of 50 ms): whoever stood still so long has been replaced.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Partitions must take posts again within this after a kill, or the run has failed. What is aimed at is twice the election time-out,
 /// which is a second; the distribution is reported, and this only ends the wait.

@@ -28,7 +28,7 @@ const MAX_GATHERED: usize = 65_536;
 
 /// Ticks without a leader after which a partition is given up for now: commands are refused, and those that wait are let go.
 /// Several elections long, so that only a node without a majority gets here.
-const GIVE_UP_TICKS: u32 = 60;
+const GIVE_UP_TICKS: u32 = 30;
 
 /// What is to be done. Each part in order; the parts independently of each other, but for [`LaneOutputs::install`].
 #[derive(Debug, Default)]

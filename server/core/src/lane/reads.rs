@@ -9,10 +9,10 @@ use rove_protocol::ids::NodeId;
 const MAX_WAITING: usize = 4_096;
 
 /// Ticks after which a question is asked again: several times a round trip, a fraction of an election.
-const ASK_AGAIN_TICKS: u32 = 4;
+const ASK_AGAIN_TICKS: u32 = 2;
 
 /// Ticks after which a read is given up: as long as a partition without a leader is waited for.
-const GIVE_UP_TICKS: u32 = 60;
+const GIVE_UP_TICKS: u32 = 30;
 
 /// A question to the leader.
 #[derive(Debug)]

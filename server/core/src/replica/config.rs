@@ -33,8 +33,8 @@ pub fn rebuild_of(member: GroupMember) -> u32 {
 }
 
 /// Heartbeats are sent every so many ticks: twice in the shortest time that makes anybody suspicious would be too tight, five
-/// times lets four be lost.
-const HEARTBEAT_TICKS: usize = 2;
+/// times lets four be lost. With every tick, so that all groups that a node leads send theirs at once, in one packet.
+const HEARTBEAT_TICKS: usize = 1;
 
 /// Bytes of entries in one message to a peer: one full batch, so that a follower far behind is not sent a frame for each small
 /// entry, and a slow link still interleaves heartbeats.
@@ -76,7 +76,7 @@ impl ReplicaConfig {
             id,
             voters,
             // Five heartbeats missed; the width is another five, so that two replicas rarely stand at once.
-            election_ticks: 10..20,
+            election_ticks: 5..10,
             // A follower that was away for a minute at a hundred entries a second is caught up from the log.
             keep_for_peers: 6_000,
             // The log is held in memory, and there are some of them. What does not fit is sent as a snapshot, which is no larger

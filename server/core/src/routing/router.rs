@@ -10,7 +10,7 @@ use crate::replica::batcher::{MAX_BATCH_BYTES, MAX_BATCH_COMMANDS};
 
 /// Ticks without an answer after which the leader is asked what is due: longer than a round through a slow disk, and short beside what
 /// people notice. Only a message that was lost on the way needs it.
-const ASK_AFTER_TICKS: u32 = 6;
+const ASK_AFTER_TICKS: u32 = 3;
 
 /// Bits of a number below the count of this node's starts, as of a ticket: a million a second in one term last twelve days, and then
 /// borrow from a start that is 16 million away.
