@@ -14,6 +14,7 @@ pub mod admin;
 pub mod cli;
 pub mod cluster;
 pub mod edge;
+mod expiry;
 pub mod http;
 pub mod leaving;
 pub mod membership;

@@ -20,6 +20,7 @@ use super::join::{Joined, join};
 use crate::admin::{self, AdminServer};
 use crate::cluster::{Cluster, ClusterError};
 use crate::edge::{Edge, EdgeConfig, EndpointSecret, Hub};
+use crate::expiry;
 use crate::http::{self, Api, ApiConfig};
 use crate::leaving::{Drainer, move_leaders, watch_disk, watch_minority};
 use crate::membership::Roster;
@@ -201,13 +202,15 @@ impl Running {
         let (asking, looking) =
             (nodes.clone().watch(shutdown.clone()), watch_minority(nodes.clone(), shutdown.clone()));
         let spreading = spread(nodes.clone(), shutdown.clone());
+        let node_certificate = config.cluster.as_ref().map(|section| section.files().certificate);
+        let expiring = expiry::watch(node.clone(), config.tls_cert.clone(), node_certificate, shutdown.clone());
         let data_dir = config.data_dir.clone();
         let space = move || space_of(&data_dir);
         let disk = watch_disk(nodes.clone(), config.disk_reserve << 20, space, shutdown.clone());
         let drainer = Arc::new(Drainer::new(nodes.clone()));
         let members = roster.clone().map(|roster| roster.watch(node.clone(), drainer.clone(), shutdown.clone()));
         let watching = tokio::spawn(async {
-            _ = tokio::join!(asking, looking, spreading, disk, futures::future::OptionFuture::from(members));
+            _ = tokio::join!(asking, looking, spreading, disk, expiring, futures::future::OptionFuture::from(members));
         });
         let admin = admin(config, &nodes, &drainer, roster);
         let listening = Listening { quic: quic_address, https: https_address, advertised, pin };

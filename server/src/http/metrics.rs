@@ -163,6 +163,16 @@ impl Collector for NodeCollector {
             "Bytes that may still be written to the disk of data_dir",
             stats.disk_free_bytes.load(Ordering::Relaxed),
         )?;
+        f.gauge(
+            "certificate_expires",
+            "When the certificate for clients expires, in seconds of the Unix epoch",
+            stats.certificate_expires.load(Ordering::Relaxed),
+        )?;
+        f.gauge(
+            "node_certificate_expires",
+            "When the certificate for other nodes expires, in seconds of the Unix epoch; 0: there is none",
+            stats.node_certificate_expires.load(Ordering::Relaxed),
+        )?;
         f.counter("posts_applied", "Posts accepted by applying the log", &stats.posts_applied)?;
         f.counter("events_applied", "Events appended to conversations", &stats.events_applied)?;
         f.counter("log_entries_proposed", "Log entries proposed here", &stats.entries_proposed)?;

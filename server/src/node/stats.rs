@@ -24,6 +24,10 @@ pub struct NodeStats {
     pub replica_rounds: AtomicU64,
     /// Rounds of the replica thread that passed on a unit of time.
     pub replica_ticks: AtomicU64,
+    /// When the certificate for clients expires, in seconds of the Unix epoch; 0 if that is not known.
+    pub certificate_expires: AtomicU64,
+    /// The same of the node's certificate for the other nodes; 0 if there are none.
+    pub node_certificate_expires: AtomicU64,
     /// Raft messages of peers that were dropped because they cannot be: another cluster's, or a bug.
     pub peer_messages_refused: AtomicU64,
     /// Events appended to conversations by applying (posts that were accepted, and changes of members).
