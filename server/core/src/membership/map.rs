@@ -88,6 +88,12 @@ pub enum ChangeError {
     /// There are too many.
     #[error("the cluster has {0} nodes, which is the most there may be; remove one first")]
     Full(usize),
+    /// There were too many.
+    #[error(
+        "the cluster remembers {0} nodes, those that were removed among them, which is the most there may be: give the new node the \
+         number of one that was removed"
+    )]
+    NoNumber(usize),
     /// The address is too long, or none.
     #[error("{0:?} is no address at which nodes reach each other; give host:port with --address")]
     Address(String),
@@ -227,7 +233,7 @@ impl MemberMap {
         let mut nodes = self.nodes.clone();
         nodes.insert(node, member);
         if nodes.len() > NODES {
-            return Err(ChangeError::Full(NODES));
+            return Err(ChangeError::NoNumber(NODES));
         }
         Ok(Self { version: self.version + 1, nodes })
     }

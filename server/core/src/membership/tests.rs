@@ -326,3 +326,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn when_every_number_is_used_up_the_advice_is_one_that_helps() {
+    let newcomer = |map: &MemberMap, node: u8, byte: u8| map.add(NodeId(node.into()), store(byte), "a:1");
+    let removed = |map: &MemberMap, node: u8| map.leave(NodeId(node.into())).unwrap().without_leaving().unwrap();
+    let all = 4..=u8::try_from(NODES).unwrap();
+    let full = all.fold(founded(3), |map, node| removed(&newcomer(&map, node, node).unwrap(), node));
+    let error = newcomer(&full, 99, 99).unwrap_err();
+    assert_eq!(error, ChangeError::NoNumber(NODES));
+    assert!(error.to_string().contains("number of one that was removed"), "{error}");
+    // Removing another would not have helped; what it says does.
+    assert_eq!(newcomer(&removed(&full, 3), 99, 99), Err(error));
+    assert!(newcomer(&full, 4, 99).is_ok());
+}
