@@ -191,12 +191,24 @@ impl Roster {
         Ok(news)
     }
 
-    /// Does what the map says, which is written down: again and again is as good as once.
+    /// Does what the map says, which is written down: again and again is as good as once. Several may be at it at once, and the slower
+    /// one must not leave behind what an older map says: whoever finds a newer one when it is done does it again.
     fn act(&self) {
+        loop {
+            let done = self.act_once();
+            if self.formation.lock().map().map(|map| map.version) == done {
+                return;
+            }
+        }
+    }
+
+    /// Returns the version of the map that it did.
+    fn act_once(&self) -> Option<u64> {
         let (map, introduction, rebuild) = {
             let formation = self.formation.lock();
             (formation.map().cloned(), formation.introduction(), formation.rebuild())
         };
+        let version = map.as_ref().map(|map| map.version);
         if let Some(map) = &map {
             let members: Vec<u64> = map.members().map(|node| node.0).collect();
             tracing::info!(version = map.version, ?members, "the nodes of the cluster");
@@ -219,6 +231,7 @@ impl Roster {
             }
             joins
         });
+        version
     }
 
     /// If it is this node that is not wanted, somebody has to do something here.
