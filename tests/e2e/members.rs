@@ -196,3 +196,44 @@ async fn one_node_becomes_three() {
     assert_eq!(texts(&talk).await, ["alone", "together", "without the first"]);
     drop(bob);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_ran_alone_forms_no_cluster_with_nodes_that_have_nothing_of_what_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start_with(dir.path(), 1, "");
+    let alice = sign_up(cluster.node(1), "alice").await;
+    let bob = sign_up(cluster.node(1), "bob").await;
+    let id = within_patience("a conversation", alice.create_direct("bob")).await.unwrap();
+    let talk = alice.open_conversation(id).await.unwrap();
+    say(&talk, "alone").await;
+    // As it would be without a [cluster], which is then written for two nodes at once.
+    cluster.node_mut(1).kill();
+    std::fs::remove_file(cluster.node(1).dir().join("data/cluster.json")).unwrap();
+    let config = cluster.node(1).dir().join("rove.toml");
+    let alone = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, alone + "[[cluster.peers]]\nnode = 2\naddress = \"127.0.0.1:1\"\n").unwrap();
+    tokio::task::block_in_place(|| cluster.node_mut(1).restart());
+
+    let starting = cluster.one_more();
+    cluster.status_until(1, "node 2 being noticed", |status| waits(status, 2) == Some(true)).await;
+    done(&cluster, 1, &["add", "2"]);
+    cluster.joined(starting);
+    say(&talk, "together").await;
+    assert_eq!(texts(&talk).await, ["alone", "together"]);
+    drop(bob);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_that_forgot_its_cluster_is_not_taken_for_an_empty_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path());
+    cluster.node_mut(3).kill();
+    std::fs::remove_file(cluster.node(3).dir().join("data/cluster.json")).unwrap();
+    let starting = cluster.node(3).begin();
+    let told = |_: &Value| {
+        let log = cluster.node(3).log();
+        log.contains("its cluster.json does not say any more to which") && log.contains("rove-server cluster replace 3")
+    };
+    cluster.status_until(1, "node 3 refusing to start", told).await;
+    drop(starting);
+}

@@ -12,13 +12,14 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use rove_protocol::ids::NodeId;
 use serde::{Deserialize, Serialize};
 
 use crate::membership::{MemberMap, NODES, Standing};
+use crate::replica::{GroupMember, member_of};
 
 /// A data directory, by the random bytes made with it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -163,6 +164,24 @@ pub enum FormationError {
         /// Which.
         node: NodeId,
     },
+}
+
+/// The nodes that a cluster is, or was, formed with: those `configured`, if nothing was kept and the data directory is as empty as
+/// theirs. `found` are the replicas that its groups know. A node that ran alone is the whole cluster: others that formed one with
+/// it could decide without what only it has. Nothing if the directory belonged to a cluster and what it kept of it is lost.
+pub fn founders(
+    me: NodeId,
+    configured: Vec<NodeId>,
+    record: &Record,
+    found: &BTreeSet<GroupMember>,
+) -> Option<Vec<NodeId>> {
+    if let Some(map) = &record.map {
+        return Some(map.nodes.keys().copied().collect());
+    }
+    if found.is_empty() {
+        return Some(configured);
+    }
+    found.iter().all(|replica| *replica == member_of(me, 0)).then(|| vec![me])
 }
 
 /// The forming of a cluster, as one node sees it, and who is let in afterwards.

@@ -70,9 +70,10 @@ async fn join_cluster(
     sinks: Sinks,
     hub: Arc<Hub>,
 ) -> Result<Joined, RunError> {
-    let nodes: Vec<NodeId> = section.peers.iter().map(|peer| NodeId(peer.node)).collect();
-    let opened = Opened::open(NodeConfig { members: nodes.clone(), keep_for_peers: section.keep_log, ..node_config })?;
+    let members: Vec<NodeId> = section.peers.iter().map(|peer| NodeId(peer.node)).collect();
+    let mut opened = Opened::open(NodeConfig { members, keep_for_peers: section.keep_log, ..node_config })?;
     let (file, record) = FormationFile::open(&config.data_dir)?;
+    let nodes = opened.founders(&record)?;
     let incarnation = opened.identity().incarnation;
     let boot = members::boot(&file, incarnation);
     let (inbox, mail) = inbox();

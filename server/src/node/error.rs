@@ -141,6 +141,17 @@ pub enum StartError {
         /// As configured.
         expected: u16,
     },
+    /// The directory belonged to a cluster, and does not know any more to which.
+    #[error(
+        "data directory {path} belonged to a cluster, and its cluster.json does not say any more to which; put that file back as it was \
+         last, or, if it is lost, start with an empty data directory and say on a node that serves: rove-server cluster replace {node}"
+    )]
+    Forgotten {
+        /// Which directory.
+        path: PathBuf,
+        /// Whose it is.
+        node: NodeId,
+    },
     /// The raft log cannot be opened or read.
     #[error(transparent)]
     RaftLog(#[from] RaftLogError),

@@ -1,6 +1,6 @@
 //! From a data directory to a running node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,10 +10,11 @@ use std::time::Instant;
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 use rove_core::directory::{DirectoryError, DirectoryRead};
+use rove_core::formation::{Record, founders};
 use rove_core::lane::Lane;
 use rove_core::membership::MemberMap;
 use rove_core::replica::{Recovered, Replica, ReplicaConfig, member_of};
-use rove_protocol::ids::PartitionId;
+use rove_protocol::ids::{NodeId, PartitionId};
 use tokio::sync::{Notify, watch};
 
 use super::admission::Admission;
@@ -68,6 +69,27 @@ impl Opened {
     /// Whose data directory it is, and how often it was opened.
     pub fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// The nodes that the cluster is formed with, by what the data directory kept of it (`record`) and what is in its groups. Those of the
+    /// configuration count only while it is as new as theirs.
+    ///
+    /// # Errors
+    /// [`StartError::Forgotten`], [`StartError::Directory`].
+    pub fn founders(&mut self, record: &Record) -> Result<Vec<NodeId>, StartError> {
+        let mut found = BTreeSet::new();
+        for (recovered, _) in &self.recovered {
+            let members = &recovered.conf_state;
+            found.extend(members.voters.iter().chain(&members.voters_outgoing).chain(&members.learners).copied());
+        }
+        let map = self.directory.rows().members().map_err(|error| StartError::Directory(error.to_string()))?;
+        let of_map = map.iter().flat_map(|map| &map.nodes).map(|(node, member)| member_of(*node, member.rebuild));
+        found.extend(of_map);
+        let (path, node) = (self.config.data_dir.clone(), self.config.node_id);
+        let nodes = founders(node, self.config.members.clone(), record, &found);
+        let nodes = nodes.ok_or(StartError::Forgotten { path, node })?;
+        self.config.members.clone_from(&nodes);
+        Ok(nodes)
     }
 
     /// Recovers the replicas and starts the threads. Returns before the log is replayed: see [`Node::is_ready`]. `rebuild` is how

@@ -200,3 +200,19 @@ fn nodes_with_other_numbers_of_partitions_form_no_cluster_and_join_none() {
     assert!(new.hear(NodeId(2), &said).is_err());
     assert_eq!(new.missing(), [NodeId(2), NodeId(3)]);
 }
+
+#[test]
+fn a_node_that_ran_alone_is_the_whole_cluster_and_one_that_forgot_its_cluster_forms_none() {
+    let founded =
+        |record: &Record, found: &[GroupMember]| founders(NodeId(1), nodes(), record, &found.iter().copied().collect());
+    let nothing = Record::default();
+    assert_eq!(founded(&nothing, &[]), Some(nodes()));
+    assert_eq!(founded(&nothing, &[1]), Some(vec![NodeId(1)]));
+    for others in [&[1, 2, 3][..], &[2], &[member_of(NodeId(1), 1)]] {
+        assert_eq!(founded(&nothing, others), None);
+    }
+    // What was kept counts, whatever the configuration says by now.
+    let map = MemberMap::founded(&[(NodeId(1), StoreId([1; 16]))].into());
+    let kept = Record { map: Some(map), ..Record::default() };
+    assert_eq!(founded(&kept, &[]), Some(vec![NodeId(1)]));
+}
