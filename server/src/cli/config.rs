@@ -394,7 +394,8 @@ tls_key = "key.pem"
 # Seconds between a client's heartbeats, 15 to 25.
 # heartbeat_s = {heartbeat_s}
 
-# Seconds that sessions are given to go elsewhere when the node stops.
+# Seconds that sessions are given to go elsewhere when the node stops. 500 a second are told to, more if all of them could
+# not be told in half of this.
 # drain_s = {drain_s}
 
 # "text" or "json"; a level (error, warn, info, debug, trace) or directives such as "info,rove_server=debug".

@@ -175,6 +175,7 @@ impl Running {
             pins: std::iter::once(pin.clone()).chain(config.next_pins.iter().cloned()).collect(),
             full_sessions: config.max_connections,
         };
+        let drain = Duration::from_secs(config.drain_s);
         let nodes = Nodes::new(node.clone(), about, hub.stats().clone(), Arc::default(), transport);
         let api_config = ApiConfig {
             rate_limits: config.accounts.rate_limits,
@@ -192,7 +193,7 @@ impl Running {
             sessions: Some(sessions),
             max_connections: config.max_connections,
             max_per_address: config.max_connections_per_address,
-            drain: Duration::from_secs(config.drain_s),
+            drain,
             ..EdgeConfig::default()
         };
         let edge = Edge::start(edge_config, hub, node.clone(), quic, udp, router.clone(), shutdown.clone())
@@ -207,7 +208,7 @@ impl Running {
         let data_dir = config.data_dir.clone();
         let space = move || space_of(&data_dir);
         let disk = watch_disk(nodes.clone(), config.disk_reserve << 20, space, shutdown.clone());
-        let drainer = Arc::new(Drainer::new(nodes.clone()));
+        let drainer = Arc::new(Drainer::new(nodes.clone(), drain));
         let members = roster.clone().map(|roster| roster.watch(node.clone(), drainer.clone(), shutdown.clone()));
         let watching = tokio::spawn(async {
             _ = tokio::join!(asking, looking, spreading, disk, expiring, futures::future::OptionFuture::from(members));

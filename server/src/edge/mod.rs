@@ -81,9 +81,9 @@ pub struct EdgeConfig {
     pub max_per_address: usize,
     /// Unfinished handshakes above which clients have to prove their address first (Retry, S2).
     pub retry_above: usize,
-    /// How long sessions are given to go elsewhere when the node leaves.
+    /// How long all sessions together are given to go elsewhere when the node stops.
     pub drain: Duration,
-    /// The nodes of the cluster, of which clients are told; `None`: of none, and this one never hands its sessions over.
+    /// The nodes of the cluster, of which clients are told; `None`: of none, and this one hands its sessions over only when it stops.
     pub nodes: Option<Arc<Nodes>>,
     /// What outlives a restart; `None`: nothing does, and clients of an earlier life wait for their heartbeats to fail.
     pub secret: Option<EndpointSecret>,
@@ -113,7 +113,8 @@ pub(crate) struct Shared {
     hub: Arc<Hub>,
     node: Node,
     http: axum::Router,
-    /// The node leaves.
+    leaving: Arc<Leaving>,
+    /// The node stops.
     shutdown: CancellationToken,
 }
 
@@ -131,10 +132,7 @@ impl Shared {
 
     /// The queue of sessions that are asked to go, now and when there is another.
     fn wave(&self) -> watch::Receiver<Option<Wave>> {
-        match &self.config.nodes {
-            Some(nodes) => nodes.leaving().wave(),
-            None => Leaving::default().wave(),
-        }
+        self.leaving.wave()
     }
 }
 
@@ -171,7 +169,8 @@ impl Edge {
         }
         attach(&hub, &node);
         let admission = Arc::new(Admission::new(config.max_connections, config.max_per_address));
-        let shared = Arc::new(Shared { config, hub, node, http, shutdown });
+        let leaving = config.nodes.as_ref().map(|nodes| nodes.leaving().clone()).unwrap_or_default();
+        let shared = Arc::new(Shared { config, hub, node, http, leaving, shutdown });
         let tasks = TaskTracker::new();
         tasks.spawn(accept(endpoint.clone(), shared.clone(), admission, tasks.clone()));
         tasks.spawn(leases(shared.clone()));
@@ -192,8 +191,8 @@ impl Edge {
         self.shared.stats()
     }
 
-    /// Returns when every connection is gone, after `shutdown`: clients are told to go elsewhere, and cut off after
-    /// [`EdgeConfig::drain`].
+    /// Returns when every connection is gone, after `shutdown`: clients are told to go elsewhere one after the other, and
+    /// those that are left are cut off after [`EdgeConfig::drain`].
     pub async fn drained(self) {
         self.shared.shutdown.cancelled().await;
         self.tasks.close();
@@ -236,8 +235,10 @@ async fn accept(endpoint: quinn::Endpoint, shared: Arc<Shared>, admission: Arc<A
             () = shared.shutdown.cancelled() => break,
         }
     }
-    // New clients are refused at once, and try another node.
+    // New clients are refused at once, and try another node; those that are here go one after the other.
     endpoint.set_server_config(None);
+    let sessions = shared.stats().sessions.load(std::sync::atomic::Ordering::Relaxed);
+    shared.leaving.ask_to_stop(shared.config.drain, sessions);
 }
 
 /// Takes a connection, or not.

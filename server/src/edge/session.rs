@@ -37,7 +37,7 @@ use super::frames::{Incoming, Outgoing};
 use super::hub::{Link, Subscriber};
 use super::stats::{Counted, EdgeStats};
 use super::{Shared, control, conversation, fetch, inbox};
-use crate::leaving::Wave;
+use crate::leaving::{Turn, Wave};
 
 /// The minor version of `rove/1` spoken here.
 const MINOR: u16 = 0;
@@ -305,10 +305,7 @@ async fn serve(greeted: Greeted) {
             () = main.datagrams.work() => {}
             () = session.subscriber.presence_wake.notified() => main.datagrams.presence(),
             Ok(()) = wave.changed(), if main.drain.is_none() => main.asked(wave.borrow_and_update().as_ref()),
-            () = until(main.go.map(|(at, _)| at)), if main.go.is_some() => outgoing.answer(main.goes().to_frame()),
-            () = edge.shutdown.cancelled(), if !main.stopping => {
-                main.stops().into_iter().for_each(|go_away| outgoing.answer(go_away.to_frame()));
-            }
+            () = until(main.go.map(|turn| turn.at)), if main.go.is_some() => outgoing.answer(main.goes().to_frame()),
             () = until(main.drain), if main.drain.is_some() => {
                 session.subscriber.link.close(ErrorCode::GoingAway, "the node is leaving");
                 break connection.closed().await;
@@ -350,10 +347,8 @@ struct Main {
     left: bool,
     /// When the connection is closed because the node leaves.
     drain: Option<Instant>,
-    /// When it is told to go elsewhere, and how long it may stay then.
-    go: Option<(Instant, Option<Duration>)>,
-    /// The node stops.
-    stopping: bool,
+    /// Its turn to be told to go elsewhere.
+    go: Option<Turn>,
 }
 
 impl Main {
@@ -366,32 +361,19 @@ impl Main {
             left: false,
             drain: None,
             go: None,
-            stopping: false,
         }
     }
 
     /// It is asked to go elsewhere when its turn comes, or not any more: then it may stay, unless it was told already.
     fn asked(&mut self, wave: Option<&Wave>) {
-        let drain = self.session.edge.config.drain;
-        self.go = wave.map(|wave| (wave.place(), wave.cut_after(drain)));
+        self.go = wave.map(Wave::turn);
     }
 
     /// Its turn has come.
     fn goes(&mut self) -> GoAway {
-        let cut_after = self.go.take().and_then(|(_, cut_after)| cut_after);
-        self.drain = cut_after.map(|cut_after| Instant::now() + cut_after);
-        go_away(&self.session.edge, cut_after.unwrap_or(STAY))
-    }
-
-    /// The node stops. What is said, if it was not told before.
-    fn stops(&mut self) -> Option<GoAway> {
-        self.stopping = true;
-        let drain = self.session.edge.config.drain;
-        if self.drain.is_some() {
-            return None;
-        }
-        self.drain = Some(Instant::now() + drain);
-        Some(go_away(&self.session.edge, drain))
+        let stay = self.go.take().and_then(|turn| turn.stay);
+        self.drain = stay.map(|stay| Instant::now() + stay);
+        go_away(&self.session.edge, stay.unwrap_or(STAY))
     }
 
     /// A frame of the control stream.

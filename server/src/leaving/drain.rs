@@ -58,16 +58,18 @@ pub enum DrainError {
 #[derive(Debug)]
 pub struct Drainer {
     nodes: Arc<Nodes>,
+    stay: Duration,
     running: Mutex<Option<CancellationToken>>,
     phase: Arc<Mutex<DrainPhase>>,
     tasks: TaskTracker,
 }
 
 impl Drainer {
-    /// Of this node.
-    pub fn new(nodes: Arc<Nodes>) -> Self {
+    /// Of this node; sessions may stay so long after they were told.
+    pub fn new(nodes: Arc<Nodes>, stay: Duration) -> Self {
         Self {
             nodes,
+            stay,
             running: Mutex::new(None),
             phase: Arc::new(Mutex::new(DrainPhase::Serving)),
             tasks: TaskTracker::new(),
@@ -91,7 +93,7 @@ impl Drainer {
         *self.phase.lock() = DrainPhase::Leaders;
         self.nodes.leaving().set_draining(true);
         tracing::info!("draining: leaders first, then sessions; `rove-server cluster drain --undo` takes it back");
-        self.tasks.spawn(drain(self.nodes.clone(), self.phase.clone(), stop));
+        self.tasks.spawn(drain(self.nodes.clone(), self.stay, self.phase.clone(), stop));
         Ok(())
     }
 
@@ -123,11 +125,11 @@ impl Drainer {
 }
 
 /// Drains until `stop`: what comes back meanwhile goes again.
-async fn drain(nodes: Arc<Nodes>, phase: Arc<Mutex<DrainPhase>>, stop: CancellationToken) {
+async fn drain(nodes: Arc<Nodes>, stay: Duration, phase: Arc<Mutex<DrainPhase>>, stop: CancellationToken) {
     let work = async {
         move_leaders(&nodes, LEADERS).await;
         *phase.lock() = DrainPhase::Sessions;
-        nodes.leaving().ask(Why::Drain);
+        nodes.leaving().ask_to_drain(stay);
         loop {
             let drained = nodes.sessions() == 0 && nodes.node().led().is_empty();
             let now = if drained { DrainPhase::Drained } else { DrainPhase::Sessions };

@@ -43,7 +43,7 @@ pub(crate) async fn watch(nodes: Arc<Nodes>, stop: CancellationToken) {
                 "this node reaches no majority: it serves history, refuses posts, and asks its sessions to go to the other nodes. Check \
                  the network between the nodes, and `rove-server cluster status` on each"
             );
-            leaving.ask(Why::Minority);
+            leaving.ask_for_want_of_a_majority();
         }
     }
 }

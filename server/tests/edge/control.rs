@@ -128,6 +128,29 @@ async fn a_node_that_leaves_says_so_first_and_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stops_tells_its_sessions_one_after_the_other_and_gives_them_one_deadline() {
+    let drain = Duration::from_secs(10);
+    let world = World::start_with(EdgeConfig { drain, ..EdgeConfig::default() }).await;
+    let alice = world.user("alice").await;
+    let mut sessions = [world.session(&alice).await, world.session(&alice).await, world.session(&alice).await];
+    world.shutdown.cancel();
+    let mut stays = Vec::new();
+    for session in &mut sessions {
+        match session.control.control().await {
+            ControlDown::GoAway(away) => stays.push(away.deadline_ms),
+            other => panic!("{other:?}"),
+        }
+    }
+    stays.sort_unstable();
+    assert_eq!(stays, [9_996, 9_998, 10_000], "each two milliseconds after the one before");
+    // Whoever goes is not waited for.
+    for session in &sessions {
+        session.connection.close(ErrorCode::None, "");
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silence_before_hello_is_cut() {
     let world = World::start().await;
     let (silent, half) = (world.dial().await, world.dial().await);
