@@ -321,7 +321,8 @@ async fn sign_up(nodes: &Nodes) -> Vec<Vec<Credentials>> {
     people
 }
 
-fn credentials(answer: &Value) -> Option<Credentials> {
+/// What a device needs for `Hello`, as the API answers.
+pub(crate) fn credentials(answer: &Value) -> Option<Credentials> {
     // Ids are numbers or, for JavaScript's sake, texts.
     let id = |name: &str| answer[name].as_u64().or_else(|| answer[name].as_str()?.parse().ok());
     Some(Credentials {

@@ -4,7 +4,8 @@
 //! - [`client`]s post and read through any node, and [`recorder`] writes down what they did: the history that the checker of the
 //!   simulation (`rove_sim::checker`) judges;
 //! - [`watch`] asks every node what its replicas are; [`arena`] holds a run together, from the first node to the verdict;
-//! - [`faults`] go wrong; [`run`] injects one and makes the table.
+//! - [`faults`] go wrong; [`run`] injects one and makes the table;
+//! - [`handover`] is about one of them as people see it, with the client library.
 //!
 //! A few faults, for a short while each, are tests. `make faults` runs all of them for as long as it is told.
 
@@ -19,6 +20,7 @@ mod api;
 mod arena;
 mod client;
 mod faults;
+mod handover;
 mod nodes;
 mod recorder;
 mod relay;

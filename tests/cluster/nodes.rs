@@ -22,7 +22,7 @@ pub(crate) const NODES: [u64; 3] = [1, 2, 3];
 /// The first port of node 0; node `n` has those from `10 n` above it. Below 32768, where the system takes ports from.
 const FIRST_PORT: u16 = 22_000;
 /// How often another process is asked: there is nothing to be told by.
-const ASK_EVERY: Duration = Duration::from_millis(20);
+pub(crate) const ASK_EVERY: Duration = Duration::from_millis(20);
 /// How long a node may take to start. Debug builds on a busy machine are slow.
 const START_WITHIN: Duration = Duration::from_secs(60);
 
