@@ -218,7 +218,8 @@ async fn a_node_that_ran_alone_forms_no_cluster_with_nodes_that_have_nothing_of_
     cluster.status_until(1, "node 2 being noticed", |status| waits(status, 2) == Some(true)).await;
     done(&cluster, 1, &["add", "2"]);
     cluster.joined(starting);
-    say(&talk, "together").await;
+    let last = say(&talk, "together").await;
+    holds(&talk, last).await;
     assert_eq!(texts(&talk).await, ["alone", "together"]);
     drop(bob);
 }

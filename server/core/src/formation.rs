@@ -18,7 +18,7 @@ use std::fmt;
 use rove_protocol::ids::NodeId;
 use serde::{Deserialize, Serialize};
 
-use crate::membership::{MemberMap, NODES, Standing};
+use crate::membership::{Member, MemberMap, NODES, Standing};
 use crate::replica::{GroupMember, member_of};
 
 /// A data directory, by the random bytes made with it.
@@ -146,6 +146,17 @@ pub enum FormationError {
         node: NodeId,
         /// Its members.
         members: Vec<NodeId>,
+    },
+    /// Two nodes have formed the cluster with different data directories of a third: it came with another one in between.
+    #[error(
+        "this node and node {node} do not agree which data directory node {of} had when the cluster was formed, so they cannot be one \
+         cluster; if nothing is stored in it yet, start all nodes with empty data directories"
+    )]
+    OtherFounding {
+        /// Which peer.
+        node: NodeId,
+        /// Whose directory it is about.
+        of: NodeId,
     },
     /// There is no such node in the cluster.
     #[error(
@@ -292,6 +303,9 @@ impl Formation {
             admitted(map, self.me.node, self.me.boot.store)?;
             admitted(map, node, peer.boot.store)?;
         }
+        if let Some(of) = self.map().zip(peer.map.as_ref()).and_then(|(ours, theirs)| disputed(ours, theirs)) {
+            return Err(FormationError::OtherFounding { node, of });
+        }
         let old = |seen: &&Boot| {
             let (now, before) = (peer.boot, **seen);
             now.store == before.store
@@ -323,6 +337,7 @@ impl Formation {
             | FormationError::Removed { node: of } => *of == node,
             FormationError::OldCopy { .. }
             | FormationError::OtherPartitions { .. }
+            | FormationError::OtherFounding { .. }
             | FormationError::OtherMembers { .. } => false,
         };
         if of_it && (self.strangers.len() < NODES || self.strangers.contains_key(&node)) {
@@ -339,6 +354,14 @@ impl Formation {
             self.record.map = Some(MemberMap::founded(&stores));
         }
     }
+}
+
+/// A node of which two maps of one version say different things. Later versions are agreed upon; the first is each node's own.
+fn disputed(ours: &MemberMap, theirs: &MemberMap) -> Option<NodeId> {
+    let same =
+        |(node, member): &(&NodeId, &Member)| theirs.nodes.get(node).is_some_and(|there| there.store == member.store);
+    let differs = || ours.nodes.iter().find(|one| !same(one)).map(|(node, _)| *node);
+    (ours.version == theirs.version).then(differs).flatten()
 }
 
 /// Whether `map` lets `node` take part with `store`.

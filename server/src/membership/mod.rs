@@ -241,7 +241,9 @@ impl Roster {
             | FormationError::OldCopy { node, .. }
             | FormationError::NotMember { node }
             | FormationError::Removed { node } => *node == self.me,
-            FormationError::OtherPartitions { .. } | FormationError::OtherMembers { .. } => true,
+            FormationError::OtherPartitions { .. }
+            | FormationError::OtherFounding { .. }
+            | FormationError::OtherMembers { .. } => true,
         };
         let mut excluded = self.excluded.lock();
         if of_this && excluded.as_ref() != Some(error) {

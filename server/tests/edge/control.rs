@@ -131,8 +131,12 @@ async fn a_node_that_leaves_says_so_first_and_leaves_nothing_behind() {
 async fn a_node_that_stops_tells_its_sessions_one_after_the_other_and_gives_them_one_deadline() {
     let drain = Duration::from_secs(10);
     let world = World::start_with(EdgeConfig { drain, ..EdgeConfig::default() }).await;
-    let alice = world.user("alice").await;
-    let mut sessions = [world.session(&alice).await, world.session(&alice).await, world.session(&alice).await];
+    // A second session of one device would take the place of the first.
+    let mut sessions = Vec::new();
+    for handle in ["alice", "bob", "carol"] {
+        let user = world.user(handle).await;
+        sessions.push(world.session(&user).await);
+    }
     world.shutdown.cancel();
     let mut stays = Vec::new();
     for session in &mut sessions {

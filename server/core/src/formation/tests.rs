@@ -216,3 +216,13 @@ fn a_node_that_ran_alone_is_the_whole_cluster_and_one_that_forgot_its_cluster_fo
     let kept = Record { map: Some(map), ..Record::default() };
     assert_eq!(founded(&kept, &[]), Some(vec![NodeId(1)]));
 }
+
+#[test]
+fn two_that_formed_the_cluster_with_different_disks_of_a_third_are_not_one_cluster() {
+    let mut all = formed();
+    let mut said = all[1].introduction();
+    let third = said.map.as_mut().and_then(|map| map.nodes.get_mut(&NodeId(3))).unwrap();
+    third.store = StoreId([9; 16]);
+    let refused = all[0].hear(NodeId(2), &said);
+    assert_eq!(refused, Err(FormationError::OtherFounding { node: NodeId(2), of: NodeId(3) }));
+}
