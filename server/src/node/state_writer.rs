@@ -148,21 +148,19 @@ impl<S: ConversationState> StateWriter<S> {
 
 /// Tells those who wait here, and appends the tickets of this node's commands to `answered`.
 fn answer(shared: &Shared, effects: &[Effect], answered: &mut Vec<u64>) {
-    let (mut answers, mut posts, mut events) = (0, 0, 0);
+    // Counted first: whoever has an answer finds it in the figures.
+    let count = |counted: fn(&Effect) -> bool| effects.iter().filter(|effect| counted(effect)).count() as u64;
+    let posts = count(|effect| matches!(effect, Effect::Answer { outcome: ConversationOutcome::Posted(_), .. }));
+    NodeStats::add(&shared.stats.posts_applied, posts);
+    NodeStats::add(&shared.stats.events_applied, count(|effect| matches!(effect, Effect::Event { .. })));
+    let mut answers = 0;
     for effect in effects {
-        match effect {
-            Effect::Answer { origin, outcome } => {
-                posts += u64::from(matches!(outcome, ConversationOutcome::Posted(_)));
-                if origin.node == shared.id {
-                    answered.push(origin.ticket);
-                    answers += u64::from(shared.tickets.answer_conversation(*origin, outcome.clone()));
-                }
-            }
-            Effect::Event { .. } => events += 1,
-            Effect::Members { .. } | Effect::Read { .. } => {}
+        if let Effect::Answer { origin, outcome } = effect
+            && origin.node == shared.id
+        {
+            answered.push(origin.ticket);
+            answers += u64::from(shared.tickets.answer_conversation(*origin, outcome.clone()));
         }
     }
     NodeStats::add(&shared.stats.answers, answers);
-    NodeStats::add(&shared.stats.posts_applied, posts);
-    NodeStats::add(&shared.stats.events_applied, events);
 }
