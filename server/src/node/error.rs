@@ -160,8 +160,8 @@ pub enum StartError {
     Watermark(#[from] WatermarkError),
     /// A replica must not vote with what it found on disk.
     #[error(
-        "partition {partition} is quarantined: {reason}; this copy of the partition cannot be trusted: restore the data directory \
-         from a backup, or rebuild the replica under a new id"
+        "partition {partition} is quarantined: {reason}; this copy of the partition cannot be trusted: {}",
+        crate::storage::REBUILD
     )]
     Quarantined {
         /// Which.

@@ -50,8 +50,8 @@ const LAYOUT: u8 = 1;
 pub enum RaftLogError {
     /// It cannot be opened.
     #[error(
-        "raft log {path}: {message}; if the disk is sound this copy is damaged: do not delete single files, restore the data \
-         directory from a backup or rebuild the node under a new id"
+        "raft log {path}: {message}; if the disk is sound this copy is damaged: do not delete single files; {}",
+        super::REBUILD
     )]
     Open {
         /// Where.
@@ -60,10 +60,7 @@ pub enum RaftLogError {
         message: String,
     },
     /// Something in it cannot be read back.
-    #[error(
-        "raft log of partition {partition}: {what}: {message}; this copy is damaged: restore the data directory from a backup or \
-         rebuild the node under a new id"
-    )]
+    #[error("raft log of partition {partition}: {what}: {message}; this copy is damaged: {}", super::REBUILD)]
     Read {
         /// Whose.
         partition: PartitionId,

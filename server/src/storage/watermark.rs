@@ -85,9 +85,7 @@ pub enum WatermarkError {
         source: io::Error,
     },
     /// Neither slot is whole.
-    #[error(
-        "{path} is damaged: it cannot be told whether the raft log is complete; restore the data directory from a backup or rebuild the node under a new id"
-    )]
+    #[error("{path} is damaged: it cannot be told whether the raft log is complete; {}", super::REBUILD)]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -95,7 +93,8 @@ pub enum WatermarkError {
     /// The log has less than was synced.
     #[error(
         "the raft log of partition {partition} has lost what was synced: it had {synced:?}, it has {found:?}; this replica must not \
-         vote: restore the data directory from a backup or rebuild the node under a new id"
+         vote: {}",
+        super::REBUILD
     )]
     Lost {
         /// Whose log.
