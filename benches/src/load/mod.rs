@@ -5,7 +5,6 @@
 
 pub mod accounts;
 pub mod error;
-pub mod process;
 pub mod server;
 pub mod service;
 pub mod session;

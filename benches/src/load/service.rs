@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::error::{LoadError, io};
-use super::process;
 use super::server::{CONFIG, Server, run};
+use crate::process;
 
 /// The first port of node 0; node `n` has those from `10 n` above it. Below 32768, where the system takes ports from.
 const FIRST_PORT: u16 = 21_000;
@@ -63,7 +63,10 @@ impl Service {
     /// # Errors
     /// See [`process::cpu`].
     pub fn cpu(&self) -> Result<Duration, LoadError> {
-        self.nodes.iter().map(|node| process::cpu(node.pid())).sum()
+        self.nodes
+            .iter()
+            .map(|node| process::cpu(node.pid()).map_err(io("reading the processor time of the server")))
+            .sum()
     }
 
     /// Resident memory of all of them, in bytes.
@@ -71,7 +74,10 @@ impl Service {
     /// # Errors
     /// See [`process::resident`].
     pub fn resident(&self) -> Result<u64, LoadError> {
-        self.nodes.iter().map(|node| process::resident(node.pid())).sum()
+        self.nodes
+            .iter()
+            .map(|node| process::resident(node.pid()).map_err(io("reading the memory of the server")))
+            .sum()
     }
 
     /// What the load of so many sessions goes to, in a few words.

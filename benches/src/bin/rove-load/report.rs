@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rove_benches::load::process;
+use rove_benches::Machine;
 use serde_json::{Map, Value, json};
 
 /// The outcome of one measurement.
@@ -45,7 +45,7 @@ impl fmt::Display for Report {
         let mut json = self.json.clone();
         json.insert("mode".to_owned(), json!(self.mode));
         json.insert("what".to_owned(), json!(self.what));
-        json.insert("machine".to_owned(), json!(process::machine()));
+        json.insert("machine".to_owned(), json!(Machine::look(&std::env::temp_dir()).to_string()));
         writeln!(f, "{}", Value::Object(json))
     }
 }
