@@ -35,7 +35,7 @@ bench: bench-micro bench-load ## Every measurement that benches/RESULTS.md has f
 bench-micro: bootstrap ## Micro benchmarks (criterion)
 	@cargo bench --package rove-benches
 
-bench-load: bootstrap ## The whole system under load: a release server of its own on loopback, BENCH_SECONDS=10 each
+bench-load: bootstrap ## The whole system under load (rove-bench): a release server of its own on loopback, BENCH_SECONDS=10 each
 	@scripts/bench-load.sh
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS=60 each (needs a nightly toolchain and cargo-fuzz)

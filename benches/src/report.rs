@@ -239,7 +239,11 @@ impl fmt::Display for Report {
             writeln!(f, "{others}")?;
         }
         let pairs = |map: &Map<String, Value>| {
-            map.iter().map(|(key, value)| format!("{key} {}", plain(value))).collect::<Vec<_>>().join(", ")
+            map.iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(key, value)| format!("{key} {}", plain(value)))
+                .collect::<Vec<_>>()
+                .join(", ")
         };
         if !self.versions.is_empty() {
             writeln!(f, "{}", pairs(&self.versions))?;

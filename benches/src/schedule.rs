@@ -82,15 +82,28 @@ impl Schedule {
         if self.next >= self.end {
             return None;
         }
-        let due = Due { number: self.next, at: due_at(self.start, self.rate, self.next) };
+        let due = self.ahead();
         self.timer.until(due.at).await;
         self.next += self.step;
         Some(due)
     }
-}
 
-fn due_at(start: Instant, rate: f64, number: u64) -> Instant {
-    start + Duration::from_secs_f64(number as f64 / rate)
+    /// The next piece of work if its time has come already.
+    pub fn overdue(&mut self) -> Option<Due> {
+        let due = (self.next < self.end).then(|| self.ahead()).filter(|due| due.at <= Instant::now())?;
+        self.next += self.step;
+        Some(due)
+    }
+
+    fn ahead(&self) -> Due {
+        Due { number: self.next, at: Self::due_at(self.start, self.rate, self.next) }
+    }
+
+    /// When a schedule from `start` on has its piece of work `number`: for whoever sees the work arrive and does not have its
+    /// schedule.
+    pub fn due_at(start: Instant, rate: f64, number: u64) -> Instant {
+        start + Duration::from_secs_f64(number as f64 / rate)
+    }
 }
 
 /// The time that is measured: what comes before it is warm-up.
@@ -182,6 +195,15 @@ mod tests {
         }
         all.sort_unstable();
         assert_eq!(all, (0..10).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn what_is_due_already_can_be_had_without_waiting_and_nothing_else() {
+        let start = Instant::now().checked_sub(Duration::from_millis(2_500)).unwrap();
+        let mut schedule = Schedule::new(start, 1.0, 100).unwrap();
+        assert_eq!(schedule.next().await.unwrap().number, 0);
+        let overdue: Vec<_> = std::iter::from_fn(|| schedule.overdue()).map(|due| due.number).collect();
+        assert_eq!(overdue, [1, 2]);
     }
 
     #[test]

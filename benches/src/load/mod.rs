@@ -1,18 +1,22 @@
-//! Load on a real server: what `rove-load` is made of.
+//! Load on a real server: what `rove-bench` is made of.
 //!
 //! The load speaks `rove/1` by hand, on `rove-quic` and the messages of `rove-protocol`, and keeps no store and no
 //! outbox: it must cost as little as it can, because it runs on the cores of the server it measures.
 
 pub mod accounts;
+pub mod echo;
 pub mod error;
+pub mod listener;
+pub mod pace;
+pub mod poster;
 pub mod server;
 pub mod service;
 pub mod session;
-pub mod summary;
 
 pub use accounts::{Accounts, Credentials};
 pub use error::LoadError;
+pub use pace::Pace;
+pub use poster::Poster;
 pub use server::Server;
 pub use service::Service;
 pub use session::{Conversation, Dialer, Session};
-pub use summary::Summary;

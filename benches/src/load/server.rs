@@ -44,17 +44,19 @@ pub fn beside_this_program() -> Result<PathBuf, LoadError> {
 }
 
 impl Server {
-    /// Makes a configuration and a certificate in `dir`, for a server that listens on `listen`; `more` (tables of TOML) is added.
+    /// Makes a configuration and a certificate in `dir`, for a server that listens on `listen`; `keys` (lines of TOML) and
+    /// `tables` are added.
     ///
     /// # Errors
     /// [`LoadError::Server`] with what `rove-server init` says.
-    pub async fn configure(binary: &Path, dir: &Path, listen: &str, more: &str) -> Result<(), LoadError> {
+    pub async fn configure(binary: &Path, dir: &Path, listen: &str, keys: &str, tables: &str) -> Result<(), LoadError> {
         run(Command::new(binary).args(["init", "--listen", listen, "--dir"]).arg(dir)).await?;
         let config = dir.join(CONFIG);
-        let mut text = std::fs::read_to_string(&config).map_err(io("reading the configuration"))?;
-        // The load signs up many accounts from one address.
-        text.push_str("\n[accounts]\nrate_limits = false\n");
-        text.push_str(more);
+        let text = std::fs::read_to_string(&config).map_err(io("reading the configuration"))?;
+        // The load signs up many accounts from one address, on whatever cores there are.
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let accounts = format!("[accounts]\nrate_limits = false\nhash_concurrency = {cores}");
+        let text = format!("{keys}\n{text}\n{accounts}\n{tables}");
         std::fs::write(&config, text).map_err(io("writing the configuration"))
     }
 
@@ -128,8 +130,8 @@ pub(super) async fn run(command: &mut Command) -> Result<(), LoadError> {
     Err(LoadError::Server(String::from_utf8_lossy(&output.stderr).into_owned()))
 }
 
-/// The address and the pin in the line the server prints once it listens.
-async fn listening(child: &mut Child) -> Option<(SocketAddr, [u8; 32])> {
+/// The address and the pin in the line a server prints once it listens.
+pub async fn listening(child: &mut Child) -> Option<(SocketAddr, [u8; 32])> {
     let mut lines = BufReader::new(child.stdout.as_mut()?).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         let Some(fields) = line.strip_prefix("listening ") else { continue };

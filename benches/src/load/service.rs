@@ -2,8 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
 use futures::future::try_join_all;
 use tempfile::TempDir;
@@ -11,7 +10,7 @@ use tokio::process::Command;
 
 use super::error::{LoadError, io};
 use super::server::{CONFIG, Server, run};
-use crate::process;
+use crate::{Meter, process};
 
 /// The first port of node 0; node `n` has those from `10 n` above it. Below 32768, where the system takes ports from.
 const FIRST_PORT: u16 = 21_000;
@@ -20,29 +19,44 @@ const FIRST_PORT: u16 = 21_000;
 #[derive(Debug)]
 pub struct Service {
     nodes: Vec<Server>,
+    binary: PathBuf,
+    /// The directory of each.
+    homes: Vec<PathBuf>,
     // Goes with it.
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Service {
-    /// Starts so many nodes under `parent` (the disk that is to be measured); returns when all of them serve.
+    /// Starts so many nodes under `parent` (the disk that is to be measured), with `keys` (lines of TOML, outside of any table) in their
+    /// configurations; returns when all of them serve.
     ///
     /// # Errors
     /// [`LoadError::Server`] with what it says if one does not start.
-    pub async fn start(binary: &Path, parent: &Path, nodes: u16) -> Result<Self, LoadError> {
+    pub async fn start(binary: &Path, parent: &Path, nodes: u16, keys: &str) -> Result<Self, LoadError> {
         let dir = tempfile::Builder::new()
-            .prefix("rove-load-")
+            .prefix("rove-bench-")
             .tempdir_in(parent)
             .map_err(io("making the server's directory"))?;
-        if nodes == 1 {
-            Server::configure(binary, dir.path(), "127.0.0.1:0", "").await?;
-            return Ok(Self { nodes: vec![Server::start(binary, dir.path()).await?], _dir: dir });
-        }
-        configure_cluster(binary, dir.path(), nodes).await?;
-        let homes: Vec<_> = (1..=nodes).map(|node| dir.path().join(name(node))).collect();
+        let homes = if nodes == 1 {
+            Server::configure(binary, dir.path(), "127.0.0.1:0", keys, "").await?;
+            vec![dir.path().to_owned()]
+        } else {
+            configure_cluster(binary, dir.path(), nodes, keys).await?;
+            (1..=nodes).map(|node| dir.path().join(name(node))).collect()
+        };
         // The first time a cluster starts when all of it is there.
         let nodes = try_join_all(homes.iter().map(|home| Server::start(binary, home))).await?;
-        Ok(Self { nodes, _dir: dir })
+        Ok(Self { nodes, binary: binary.to_owned(), homes, dir })
+    }
+
+    /// Stops all nodes and starts them again with the data they have. A node on its own then listens on another port.
+    ///
+    /// # Errors
+    /// See [`Server::stop`] and [`Server::start`].
+    pub async fn restart(&mut self) -> Result<(), LoadError> {
+        try_join_all(self.nodes.drain(..).map(Server::stop)).await?;
+        self.nodes = try_join_all(self.homes.iter().map(|home| Server::start(&self.binary, home))).await?;
+        Ok(())
     }
 
     /// The nodes; there is at least one.
@@ -58,29 +72,33 @@ impl Service {
         &self.nodes[0]
     }
 
-    /// Processor time of all of them so far.
+    /// Their process ids.
+    pub fn pids(&self) -> Vec<u32> {
+        self.nodes.iter().map(Server::pid).collect()
+    }
+
+    /// Begins to measure what they use.
     ///
     /// # Errors
-    /// See [`process::cpu`].
-    pub fn cpu(&self) -> Result<Duration, LoadError> {
-        self.nodes
-            .iter()
-            .map(|node| process::cpu(node.pid()).map_err(io("reading the processor time of the server")))
-            .sum()
+    /// One of them is gone.
+    pub fn meter(&self) -> Result<Meter, LoadError> {
+        Meter::start(&self.pids()).map_err(io("looking at the servers"))
     }
 
     /// Resident memory of all of them, in bytes.
     ///
     /// # Errors
-    /// See [`process::resident`].
+    /// One of them is gone.
     pub fn resident(&self) -> Result<u64, LoadError> {
-        self.nodes
-            .iter()
-            .map(|node| process::resident(node.pid()).map_err(io("reading the memory of the server")))
-            .sum()
+        process::resident_of(&self.pids()).map_err(io("looking at the servers"))
     }
 
-    /// What the load of so many sessions goes to, in a few words.
+    /// Where all of it is kept.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// How many there are, in words.
     pub fn words(&self) -> String {
         if self.nodes.len() == 1 { "one node".to_owned() } else { format!("{} nodes", self.nodes.len()) }
     }
@@ -106,7 +124,7 @@ fn host() -> Ipv4Addr {
 }
 
 /// Configurations and certificates: one for clients, the same on every node, and one of each for its peers.
-async fn configure_cluster(binary: &Path, dir: &Path, nodes: u16) -> Result<(), LoadError> {
+async fn configure_cluster(binary: &Path, dir: &Path, nodes: u16, keys: &str) -> Result<(), LoadError> {
     let ca = dir.join("ca");
     run(Command::new(binary).args(["pki", "ca", "--cluster", "load", "--out"]).arg(&ca)).await?;
     let address = |node: u16, port: u16| SocketAddr::from((host(), FIRST_PORT + 10 * node + port));
@@ -132,7 +150,7 @@ async fn configure_cluster(binary: &Path, dir: &Path, nodes: u16) -> Result<(), 
              key = \"node-{node}.key\"\n{peers}",
             address(node, 1)
         );
-        Server::configure(binary, &home, &address(node, 0).to_string(), &tables).await?;
+        Server::configure(binary, &home, &address(node, 0).to_string(), keys, &tables).await?;
         let config = home.join(CONFIG);
         let text = std::fs::read_to_string(&config).map_err(io("reading the configuration"))?;
         let text = text.replace("\nnode_id = 1\n", &format!("\nnode_id = {node}\n"));

@@ -82,7 +82,7 @@ impl Dialer {
             secret: credentials.secret.clone(),
             minor: 0,
             state: ClientState::Foreground,
-            client: "rove-load".to_owned(),
+            client: "rove-bench".to_owned(),
         };
         let mut control = Stream::open(&connection, StreamType::Control, &hello.to_frame()).await?;
         let welcome = match control.next(ControlDown::decode, "the control stream").await? {
@@ -175,6 +175,11 @@ impl Session {
     pub async fn open_inbox(&self) -> Result<Stream, LoadError> {
         let open = InboxOpen { cursors: Vec::new().into() };
         Stream::open(&self.connection, StreamType::Inbox, &open.to_frame()).await
+    }
+
+    /// Whether the connection is there, as far as anybody knows.
+    pub fn is_alive(&self) -> bool {
+        self.connection.quinn().close_reason().is_none()
     }
 
     /// Says that it is there.

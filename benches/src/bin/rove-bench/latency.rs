@@ -1,0 +1,122 @@
+//! From a post to its delivery: writers post to a conversation each, at an even rate together, and somebody else listens to each.
+//!
+//! The load is open: posts are due when their time has come, whether or not earlier ones were answered, and count from then. So a pause
+//! of the server is in the figures of every post it held up.
+
+use std::time::Instant;
+
+use rove_benches::load::poster::Outcome;
+use rove_benches::load::{Credentials, LoadError, Pace, Poster, Service, listener};
+use rove_benches::{Histogram, Report, Schedule, rounded, sample};
+use rove_protocol::ids::{PostNo, WriterId};
+use rove_protocol::limits;
+use tokio::task::JoinSet;
+
+use crate::posts::share;
+use crate::run::{self, Place, Times};
+
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  rove-bench latency                                   100 posts/s to one other session
+  rove-bench latency --rate 1000 --svg latency.svg
+  rove-bench latency --rate 20000 --writers 64
+  rove-bench --nodes 3 latency --rate 1000             to sessions on another node")]
+pub(crate) struct Args {
+    /// Posts per second, of all writers together
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) rate: u32,
+
+    /// Writers, each with a conversation and a listener of its own [default: one for every 250 posts/s]
+    ///
+    /// A writer may have 64 posts unanswered: with 250/s each, that is no bound until they take a quarter of a second.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    pub(crate) writers: Option<u32>,
+
+    #[command(flatten)]
+    pub(crate) times: Times,
+}
+
+/// Posts per second that one writer is given, if nobody says how many writers there are.
+const EACH: u32 = 250;
+
+impl Args {
+    pub(crate) fn writers(&self) -> u32 {
+        self.writers.unwrap_or_else(|| self.rate.div_ceil(EACH))
+    }
+}
+
+/// What came of one pair.
+#[derive(Debug, Default)]
+struct Heard {
+    posted: Outcome,
+    delivered: Histogram,
+}
+
+pub(crate) async fn run(place: &Place, args: &Args) -> Result<Report, LoadError> {
+    place.with("", 2 * args.writers() as usize, async |service, accounts| measure(service, &accounts, args).await).await
+}
+
+pub(crate) async fn measure(service: &Service, accounts: &[Credentials], args: &Args) -> Result<Report, LoadError> {
+    let writers = args.writers();
+    // Two sockets for each node, as two people have. In a cluster a listener is on the node after the writer's.
+    let (from, to) = (run::dialers(service)?, run::dialers(service)?);
+    let mut ready = Vec::new();
+    for (number, pair) in accounts.chunks_exact(2).enumerate() {
+        let mut alice = from[number % from.len()].session(&pair[0]).await?;
+        let bob = to[(number + 1) % to.len()].session(&pair[1]).await?;
+        let mut name = [0; 16];
+        name[..8].copy_from_slice(&(number as u64 + 1).to_be_bytes());
+        let group = alice.create_group(name, [&pair[1]]).await?;
+        let writer = WriterId(name);
+        let (posting, listening) = (alice.open(group, writer).await?, bob.open(group, WriterId([255; 16])).await?);
+        ready.push((alice, bob, writer, posting, listening));
+    }
+    let (start, rate, parts) = (Instant::now(), f64::from(args.rate), u64::from(writers));
+    let span = args.times.span(start);
+    let total = span.works(start, rate);
+    let mut pairs = JoinSet::new();
+    for (part, (alice, bob, writer, mut posting, mut listening)) in (0..).zip(ready) {
+        let schedule = share(start, rate, total, part, parts)?;
+        let mut poster = Poster::new(Pace::Due(schedule), span, limits::UNANSWERED_POSTS);
+        pairs.spawn(async move {
+            // Dropping them would close the connections.
+            let _sessions = (alice, bob);
+            let mut delivered = Histogram::new();
+            let posts = total.saturating_sub(part).div_ceil(parts);
+            let each = |number: PostNo, now: Instant| {
+                let due = Schedule::due_at(start, rate, part + (number.0 - 1) * parts);
+                if span.contains(due) {
+                    delivered.record(now.saturating_duration_since(due));
+                }
+            };
+            tokio::try_join!(poster.run(&mut posting), listener::hear(&mut listening, writer, posts, each),)?;
+            Ok(Heard { posted: poster.outcome(), delivered })
+        });
+    }
+    let (usage, heard) = run::measure(&service.pids(), span, "posting and listening", pairs).await?;
+    let posted = Outcome::sum(heard.iter().map(|each| &each.posted));
+    let mut delivered = Histogram::new();
+    for each in &heard {
+        delivered.add(&each.delivered);
+    }
+    if delivered.is_empty() {
+        return Err(LoadError::Nothing("no post was due in the time that is measured"));
+    }
+    let to = if service.nodes().len() == 1 { "one other session" } else { "a session on another node" };
+    let what = format!(
+        "{}, {} posts/s by {writers} writer(s), {} bytes, each to {to}",
+        service.words(),
+        args.rate,
+        sample::TEXT
+    );
+    let report = Report::new("latency", what)
+        .times("post → deliver", "delivered", &delivered)
+        .times("post → acknowledged", "acknowledged", &posted.times)
+        .detail("posts_per_second", rounded(span.per_second(posted.acknowledged)));
+    let report = run::usage(report, &usage, delivered.count())
+        .detail("refused", posted.refused)
+        .config("rate", args.rate)
+        .config("writers", writers)
+        .config("bytes", sample::TEXT);
+    Ok(run::held(args.times.describe(report), &posted.held))
+}
