@@ -10,7 +10,7 @@ failed=()
 
 # Before the tests, so that those of tests/ find the real binaries beside themselves, and so that the time of the build
 # is not counted as theirs.
-if step "build" cargo build --workspace --bins --tests --locked; then
+if step "build" cargo build --workspace --bins --tests --examples --locked; then
     tests_started=$SECONDS
     if cargo nextest --version >/dev/null 2>&1; then
         # No retries: a test that fails now and then is a bug. Only what is slow or fails is named.

@@ -60,8 +60,13 @@ pub struct Starting {
 impl Starting {
     /// Starts a server on what `dir` has.
     pub(crate) fn spawn(dir: PathBuf, ports: Option<(SocketAddr, SocketAddr)>) -> Self {
+        Self::spawn_as(&binary("rove-server"), dir, ports)
+    }
+
+    /// The same of another binary.
+    fn spawn_as(binary: &Path, dir: PathBuf, ports: Option<(SocketAddr, SocketAddr)>) -> Self {
         let log = File::options().create(true).append(true).open(dir.join("log")).expect("a log file");
-        let mut command = Command::new(binary("rove-server"));
+        let mut command = Command::new(binary);
         command.arg("serve").arg("--config").arg(dir.join("rove.toml"));
         if let Some((quic, https)) = ports {
             command.arg("--listen-quic").arg(quic.to_string()).arg("--listen-https").arg(https.to_string());
@@ -77,6 +82,14 @@ impl Starting {
             }
         });
         Self { dir, child: Process(child), lines }
+    }
+
+    /// Waits until the process ends instead.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn ended(mut self) -> ExitStatus {
+        end_of(&mut self.child.0)
     }
 
     /// Waits until it listens: it has replayed its log, or that takes longer than it waits itself.
@@ -183,17 +196,34 @@ impl Server {
         Starting::spawn(self.dir.clone(), Some((self.quic, self.https)))
     }
 
+    /// The same, as the server of a later day (`rove-server-next`), which applies by one version more.
+    pub fn begin_upgraded(&self) -> Starting {
+        Starting::spawn_as(&binary("examples/rove-server-next"), self.dir.clone(), Some((self.quic, self.https)))
+    }
+
     /// SIGTERM, and waits for it to drain.
     pub fn terminate(&mut self) -> ExitStatus {
         kill(Pid::from_raw(self.child.0.id().cast_signed()), Signal::SIGTERM).expect("the process is ours");
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.0.try_wait().expect("the process is ours") {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the server did not drain within {PATIENCE:?}");
-            // Waiting for another process: there is nothing to be told by, so it is asked now and then.
-            std::thread::sleep(Duration::from_millis(10));
+        self.ended()
+    }
+
+    /// Waits until it ends.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn ended(&mut self) -> ExitStatus {
+        end_of(&mut self.child.0)
+    }
+}
+
+fn end_of(child: &mut Child) -> ExitStatus {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().expect("the process is ours") {
+            return status;
         }
+        assert!(Instant::now() < deadline, "the server did not end within {PATIENCE:?}");
+        // Waiting for another process: there is nothing to be told by, so it is asked now and then.
+        std::thread::sleep(Duration::from_millis(10));
     }
 }

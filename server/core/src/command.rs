@@ -173,6 +173,8 @@ pub enum Gate {
     AccountSuspended(AccountId),
     /// The account may act again.
     AccountRestored(AccountId),
+    /// From here on entries are applied as this version does (D8).
+    ApplyVersion(u16),
 }
 
 impl ConversationCommand {
@@ -330,6 +332,8 @@ mod tests {
         assert_eq!(command().encode(), expected);
         let gate = ConversationCommand::Gate { number: 300, gate: Gate::AccountRestored(AccountId(1)) };
         assert_eq!(gate.encode(), [1, 5, 0xac, 0x02, 2, 1]);
+        let raise = ConversationCommand::Gate { number: 1, gate: Gate::ApplyVersion(2) };
+        assert_eq!(raise.encode(), [1, 5, 1, 3, 2]);
         let batch = Batch {
             time_ms: 1,
             commands: vec![Envelope { origin: Origin::NOBODY, command: Bytes::from_static(&[8]) }],

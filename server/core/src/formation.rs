@@ -18,6 +18,7 @@ use std::fmt;
 use rove_protocol::ids::NodeId;
 use serde::{Deserialize, Serialize};
 
+use crate::apply_version::{self, ApplyVersions, CannotApply};
 use crate::membership::{Member, MemberMap, NODES, Standing};
 use crate::replica::{GroupMember, member_of};
 
@@ -59,6 +60,8 @@ pub struct Identity {
     pub address: String,
     /// Conversation partitions that it was set up with.
     pub partitions: u16,
+    /// The versions of apply that its binary has.
+    pub applies: ApplyVersions,
 }
 
 /// What a node says of itself to its peers.
@@ -72,6 +75,10 @@ pub struct Introduction {
     pub partitions: u16,
     /// Who the nodes of the cluster are, as far as it knows; nothing while it belongs to none.
     pub map: Option<MemberMap>,
+    /// The versions of apply that its binary has.
+    pub applies: ApplyVersions,
+    /// The version of apply that is in force, as far as it knows.
+    pub apply_version: u16,
 }
 
 /// What a node keeps, durably: written before anybody is told.
@@ -136,6 +143,14 @@ pub enum FormationError {
         found: u16,
         /// This node's.
         ours: u16,
+    },
+    /// Its binary cannot apply the log of the cluster.
+    #[error("node {node} cannot take part: {why}")]
+    CannotApply {
+        /// Which.
+        node: NodeId,
+        /// Why, and what to do.
+        why: CannotApply,
     },
     /// The cluster was formed with other members.
     #[error(
@@ -205,6 +220,10 @@ pub struct Formation {
     /// Those who were heard and are not formed either.
     waiting: BTreeMap<NodeId, StoreId>,
     strangers: BTreeMap<NodeId, Stranger>,
+    /// The version of apply that is in force, as far as this node has applied the directory.
+    apply_version: u16,
+    /// What each peer's binary was heard to apply, with which data directory. Since this node started: one that is away now counts.
+    able: BTreeMap<NodeId, (StoreId, ApplyVersions)>,
 }
 
 impl Formation {
@@ -212,8 +231,9 @@ impl Formation {
     pub fn new(me: Identity, mut nodes: Vec<NodeId>, record: Record) -> Self {
         nodes.sort_unstable();
         nodes.dedup();
-        let (waiting, strangers) = (BTreeMap::new(), BTreeMap::new());
-        let mut formation = Self { me, nodes, record, waiting, strangers };
+        let (waiting, strangers, able) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let apply_version = apply_version::FIRST;
+        let mut formation = Self { me, nodes, record, waiting, strangers, apply_version, able };
         // A node on its own waits for nobody.
         formation.form_if_all_are_here();
         formation
@@ -221,8 +241,31 @@ impl Formation {
 
     /// What to say to peers.
     pub fn introduction(&self) -> Introduction {
-        let Identity { boot, partitions, .. } = self.me;
-        Introduction { boot, address: self.me.address.clone(), partitions, map: self.record.map.clone() }
+        let Identity { boot, partitions, applies, .. } = self.me;
+        let (address, map) = (self.me.address.clone(), self.record.map.clone());
+        Introduction { boot, address, partitions, map, applies, apply_version: self.apply_version }
+    }
+
+    /// The directory says which version of apply is in force. True if that is new: to be said to peers.
+    pub fn set_apply_version(&mut self, version: u16) -> bool {
+        std::mem::replace(&mut self.apply_version, version) != version
+    }
+
+    /// What the binary of `node` applies, if that is known.
+    pub fn applies(&self, node: NodeId) -> Option<ApplyVersions> {
+        if node == self.me.node {
+            return Some(self.me.applies);
+        }
+        let store = self.map()?.present(node)?.store;
+        self.able.get(&node).filter(|(heard, _)| *heard == store).map(|(_, applies)| *applies)
+    }
+
+    /// The version of apply to raise the cluster to, if every node that belongs to it was heard to have it, and the version of the map
+    /// with those nodes.
+    pub fn raised(&self) -> Option<(u16, u64)> {
+        let map = self.map()?;
+        let members = map.all_present().map(|(node, _)| self.applies(node));
+        Some((apply_version::raised(self.apply_version, members)?, map.version))
     }
 
     /// What to keep.
@@ -268,12 +311,14 @@ impl Formation {
             // One that is not in the configuration is nothing to wait for.
             None if self.map().is_none() && !self.nodes.contains(&node) => return Ok(false),
             None if self.map().is_none() => {
+                self.able.insert(node, (peer.boot.store, peer.applies));
                 self.waiting.insert(node, peer.boot.store);
                 self.form_if_all_are_here();
                 return Ok(self.record != before);
             }
             None => {}
         }
+        self.able.insert(node, (peer.boot.store, peer.applies));
         self.record.seen.insert(node, peer.boot);
         Ok(self.record != before)
     }
@@ -283,7 +328,9 @@ impl Formation {
         let newer = self.map().is_none_or(|known| map.version > known.version);
         if newer {
             self.record.map = Some(map.clone());
-            self.record.seen.retain(|node, boot| map.nodes.get(node).is_some_and(|member| member.store == boot.store));
+            let has = |node: &NodeId, store| map.nodes.get(node).is_some_and(|member| member.store == store);
+            self.record.seen.retain(|node, boot| has(node, boot.store));
+            self.able.retain(|node, (store, _)| has(node, *store));
             self.strangers
                 .retain(|node, stranger| map.present(*node).is_none_or(|there| there.store != stranger.store));
         }
@@ -295,6 +342,9 @@ impl Formation {
             let (found, ours) = (peer.partitions, self.me.partitions);
             return Err(FormationError::OtherPartitions { node, found, ours });
         }
+        let cannot = |node| move |why| FormationError::CannotApply { node, why };
+        self.me.applies.check(peer.apply_version).map_err(cannot(self.me.node))?;
+        peer.applies.check(self.apply_version).map_err(cannot(node))?;
         self.check_founding(node, peer)?;
         // What the newer map says counts for both; of two of one version each says the same, or they are of two clusters.
         let version = self.map().into_iter().chain(&peer.map).map(|map| map.version).max();
@@ -337,6 +387,7 @@ impl Formation {
             | FormationError::Removed { node: of } => *of == node,
             FormationError::OldCopy { .. }
             | FormationError::OtherPartitions { .. }
+            | FormationError::CannotApply { .. }
             | FormationError::OtherFounding { .. }
             | FormationError::OtherMembers { .. } => false,
         };

@@ -11,8 +11,10 @@
 //!   the node they were proposed on to the one that leads, and [`lane`] joins the two: one partition on one node;
 //! - [`formation`] makes one cluster of empty nodes, and notices a data directory that is not what it was; [`membership`] is how its
 //!   nodes change from then on;
+//! - [`apply_version`] is how all of them come to apply the log in a newer way, at one index;
 //! - [`placement`] says which partition a conversation lives in.
 
+pub mod apply_version;
 pub mod command;
 pub mod conversation;
 pub mod directory;

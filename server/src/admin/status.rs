@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::leaving::{DrainPhase, DrainProgress, Why};
-use crate::membership::status::MembersStatus;
+use crate::membership::status::{MemberStatus, MembersStatus};
 use crate::nodes::report::ReplicaReport;
 use crate::nodes::{Nodes, Seen};
 
@@ -29,6 +29,8 @@ pub struct Status {
     /// Who the nodes are, and how far a change of that is; nothing of a node that is alone.
     #[serde(default)]
     pub members: Option<MembersStatus>,
+    /// The version of apply that is in force, as far as the node knows that was asked.
+    pub apply_version: u16,
     /// What needs somebody's attention.
     pub warnings: Vec<String>,
 }
@@ -110,8 +112,8 @@ impl Status {
             );
         }
         warnings.extend(members.iter().flat_map(MembersStatus::warnings));
-        let nodes_seen = seen.iter().map(node).collect();
-        Self { node: nodes.node().id().0, nodes: nodes_seen, partitions, drain, members, warnings }
+        let (nodes_seen, apply_version) = (seen.iter().map(node).collect(), nodes.node().apply_version());
+        Self { node: nodes.node().id().0, nodes: nodes_seen, partitions, drain, members, apply_version, warnings }
     }
 }
 
@@ -253,9 +255,11 @@ impl Status {
             ]);
         }
         table(&mut text, &rows);
+        text.push('\n');
         if let Some(members) = &self.members {
-            let _ = write!(text, "\n{}\n", members.line());
+            let _ = writeln!(text, "{}", members.line());
         }
+        let _ = writeln!(text, "apply version {}{}", self.apply_version, self.raising());
         if self.drain.phase != DrainPhase::Serving {
             let _ = write!(text, "\n{}\n", progress(&self.drain));
         }
@@ -266,6 +270,26 @@ impl Status {
             text.push('\n');
         }
         text
+    }
+}
+
+impl Status {
+    /// Which version of apply is to come, and for whom that waits.
+    fn raising(&self) -> String {
+        let nodes = || self.members.iter().flat_map(|members| &members.nodes);
+        let present = || nodes().filter(|node| node.standing != "removed");
+        let next = present().filter_map(|node| node.applies).map(|(_, highest)| highest).max();
+        let Some(next) = next.filter(|next| *next > self.apply_version) else { return String::new() };
+        let lacks = |node: &&MemberStatus| node.applies.is_none_or(|(_, highest)| highest < next);
+        let waits = present().filter(lacks).map(|node| match node.applies {
+            Some((_, highest)) => format!("node {}, which has {highest}", node.node),
+            None => format!("node {}, which was not heard since this one started", node.node),
+        });
+        let waits: Vec<_> = waits.collect();
+        if waits.is_empty() {
+            return format!(", {next} follows");
+        }
+        format!("; {next} waits for {}", waits.join("; "))
     }
 }
 

@@ -8,6 +8,7 @@ mod cluster;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use rove_core::apply_version::ApplyVersions;
 use rove_core::fanout::PullThreshold;
 use rove_protocol::ids::NodeId;
 use serde::Deserialize;
@@ -122,6 +123,9 @@ pub struct Config {
     pub accounts: Accounts,
     /// The other nodes; without it, this one is alone.
     pub cluster: Option<ClusterSection>,
+    /// The versions of apply that the program has. Not in the file.
+    #[serde(skip)]
+    pub applies: ApplyVersions,
 }
 
 /// Limits around accounts.
@@ -172,6 +176,7 @@ impl Default for Config {
             log_level: "info".to_owned(),
             accounts: Accounts::default(),
             cluster: None,
+            applies: ApplyVersions::THIS,
         }
     }
 }

@@ -54,6 +54,7 @@ pub(super) async fn join(config: &Config) -> Result<Joined, RunError> {
     let node_config = NodeConfig {
         partitions: config.partitions,
         flush_every: Duration::from_secs(config.flush_s),
+        applies: config.applies,
         ..NodeConfig::new(&config.data_dir, config.node())
     };
     let Some(section) = &config.cluster else {
@@ -81,8 +82,10 @@ async fn join_cluster(
     let configured: BTreeMap<_, _> =
         section.peers.iter().map(|peer| (NodeId(peer.node), peer.address.clone())).collect();
     let address = configured.get(&me).cloned().unwrap_or_default();
-    let identity = Identity { node: me, boot, address, partitions: config.partitions };
-    let roster = Roster::new(me, configured, file, Formation::new(identity, nodes, record));
+    let identity = Identity { node: me, boot, address, partitions: config.partitions, applies: config.applies };
+    let mut formation = Formation::new(identity, nodes, record);
+    formation.set_apply_version(opened.apply_version());
+    let roster = Roster::new(me, configured, file, formation);
     let members = Members::new(inbox, roster.clone(), hub.clone());
     let socket = cluster::bind(section.listen).map_err(|source| RunError::Listen {
         key: "cluster.listen",
@@ -102,7 +105,10 @@ async fn join_cluster(
     };
     let (transport, runner) = Cluster::start(cluster_config, members.clone())?;
     roster.started(transport.clone());
-    let rebuild = roster.formed().await;
+    let rebuild = tokio::select! {
+        rebuild = roster.formed() => rebuild,
+        why = roster.out() => return Err(RunError::Out(why)),
+    };
     let peers = Arc::new(Transport(transport.clone()));
     hub.join_peers(peers.clone());
     let (node, node_runner) = opened.start(rebuild, sinks, peers, mail)?;

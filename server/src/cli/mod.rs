@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use rove_core::apply_version::ApplyVersions;
 
 use self::config::ConfigError;
 use self::run::RunError;
@@ -105,10 +106,15 @@ impl CliError {
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
+    main_with(ApplyVersions::THIS)
+}
+
+/// The same, as a program that has `applies` versions of apply: tests of upgrades make another one of it.
+pub fn main_with(applies: ApplyVersions) -> ExitCode {
     let done = match Cli::parse().command {
         Command::Init(args) => init::run(&args).map_err(CliError::from),
         Command::Pki(args) => pki::run(&args).map_err(CliError::from),
-        Command::Serve(args) => serve(args),
+        Command::Serve(args) => serve(args, applies),
         Command::Dev(args) => dev::run(&args),
         Command::Cluster(args) => cluster::run(&args).map_err(CliError::from),
     };
@@ -121,8 +127,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn serve(args: ServeArgs) -> Result<(), CliError> {
+fn serve(args: ServeArgs, applies: ApplyVersions) -> Result<(), CliError> {
     let mut config = config::Config::load(&args.config)?;
+    config.applies = applies;
     config.listen_quic = args.listen_quic.unwrap_or(config.listen_quic);
     config.listen_https = args.listen_https.unwrap_or(config.listen_https);
     config.log_level = args.log_level.unwrap_or(config.log_level);

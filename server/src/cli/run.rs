@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rove_core::formation::FormationError;
 use rove_quic::SessionStore;
 use rove_quic::config::TLS_SESSIONS;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -23,7 +24,7 @@ use crate::edge::{Edge, EdgeConfig, EndpointSecret, Hub};
 use crate::expiry;
 use crate::http::{self, Api, ApiConfig};
 use crate::leaving::{Drainer, move_leaders, watch_disk, watch_minority};
-use crate::membership::Roster;
+use crate::membership::{Roster, raise};
 use crate::node::{FatalError, Node, NodeRunner, StartError};
 use crate::nodes::{About, Nodes, spread};
 use crate::storage::formation::FormationFileError;
@@ -56,6 +57,8 @@ pub(super) enum RunError {
     Formation(#[from] FormationFileError),
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    #[error("this node does not take part: {0}")]
+    Out(FormationError),
     #[error("the node cannot go on: {0}")]
     Fatal(#[from] FatalError),
     #[error("the HTTP API cannot start: the system gives no randomness")]
@@ -144,6 +147,8 @@ struct Running {
     http: JoinHandle<()>,
     /// Asks the other nodes, and looks whether they can be reached.
     watching: JoinHandle<()>,
+    /// Who the nodes are, if there are others.
+    roster: Option<Arc<Roster>>,
     admin: Option<AdminServer>,
     listening: Listening,
     /// No more connections, and an end to those there are.
@@ -209,13 +214,22 @@ impl Running {
         let space = move || space_of(&data_dir);
         let disk = watch_disk(nodes.clone(), config.disk_reserve << 20, space, shutdown.clone());
         let drainer = Arc::new(Drainer::new(nodes.clone(), drain));
+        let raising = raise(node.clone(), roster.clone(), shutdown.clone());
         let members = roster.clone().map(|roster| roster.watch(node.clone(), drainer.clone(), shutdown.clone()));
         let watching = tokio::spawn(async {
-            _ = tokio::join!(asking, looking, spreading, disk, expiring, futures::future::OptionFuture::from(members));
+            _ = tokio::join!(
+                asking,
+                looking,
+                spreading,
+                disk,
+                expiring,
+                raising,
+                futures::future::OptionFuture::from(members)
+            );
         });
-        let admin = admin(config, &nodes, &drainer, roster);
+        let admin = admin(config, &nodes, &drainer, roster.clone());
         let listening = Listening { quic: quic_address, https: https_address, advertised, pin };
-        Ok(Self { node, nodes, drainer, edge, http, watching, admin, listening, shutdown })
+        Ok(Self { node, nodes, drainer, edge, http, watching, roster, admin, listening, shutdown })
     }
 
     /// Serves until a signal, then drains; or until the node cannot go on.
@@ -229,13 +243,29 @@ impl Running {
         tokio::select! {
             fatal = runner.failed() => return Err(fatal.into()),
             () = signals.next() => return self.drain(runner, signals).await,
+            why = self.out() => return self.leave(why, runner, signals).await,
             () = self.ready() => {}
         }
         self.listening.announce(ready_file, announce)?;
         tokio::select! {
             fatal = runner.failed() => Err(fatal.into()),
             () = signals.next() => self.drain(runner, signals).await,
+            why = self.out() => self.leave(why, runner, signals).await,
         }
+    }
+
+    /// Waits until there is no place for this node in the cluster any more.
+    async fn out(&self) -> FormationError {
+        match &self.roster {
+            Some(roster) => roster.out().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends as after a signal, so that clients are told to go elsewhere, and says why.
+    async fn leave(self, why: FormationError, runner: NodeRunner, signals: Signals) -> Result<(), RunError> {
+        self.drain(runner, signals).await?;
+        Err(RunError::Out(why))
     }
 
     async fn ready(&self) {

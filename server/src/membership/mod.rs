@@ -8,6 +8,7 @@
 //! ```
 
 pub mod change;
+mod raising;
 pub mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,8 @@ use crate::leaving::Drainer;
 use crate::node::Node;
 use crate::storage::formation::FormationFile;
 
+pub use raising::raise;
+
 /// How often a node that waits for others says for whom.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 /// How often it is looked whether a node that leaves is out of every group.
@@ -45,6 +48,8 @@ pub struct Roster {
     rebuild: watch::Sender<Option<u32>>,
     /// Why this node is not part of the cluster it hears of, as it was said last.
     excluded: Mutex<Option<FormationError>>,
+    /// Why there is no place in the cluster for this node as it is, however long it waits.
+    out: watch::Sender<Option<FormationError>>,
     /// Set as soon as it is started; what peers say before is said again by then.
     transport: OnceLock<Cluster>,
     /// Set once this node's replicas run.
@@ -73,6 +78,7 @@ impl Roster {
             formation: Mutex::new(formation),
             rebuild,
             excluded: Mutex::default(),
+            out: watch::Sender::default(),
             transport: OnceLock::new(),
             node: OnceLock::new(),
         })
@@ -179,6 +185,13 @@ impl Roster {
         }
     }
 
+    /// The directory here says which version of apply is in force: peers are told when that is news.
+    fn say_apply_version(&self, version: u16) {
+        if self.formation.lock().set_apply_version(version) {
+            self.act();
+        }
+    }
+
     /// Writes it down before anybody acts on it: a small file, written when a peer has restarted. Whether peers are to be told.
     fn keep(
         &self,
@@ -239,6 +252,7 @@ impl Roster {
         let of_this = match error {
             FormationError::OtherStore { node, .. }
             | FormationError::OldCopy { node, .. }
+            | FormationError::CannotApply { node, .. }
             | FormationError::NotMember { node }
             | FormationError::Removed { node } => *node == self.me,
             FormationError::OtherPartitions { .. }
@@ -249,6 +263,21 @@ impl Roster {
         if of_this && excluded.as_ref() != Some(error) {
             tracing::error!("this node does not take part: {error}");
             *excluded = Some(error.clone());
+        }
+        drop(excluded);
+        if of_this && matches!(error, FormationError::CannotApply { .. }) {
+            self.out.send_replace(Some(error.clone()));
+        }
+    }
+
+    /// Waits until there is no place in the cluster for this node as it is, whatever comes. Returns why: the process is to end.
+    pub async fn out(&self) -> FormationError {
+        let mut out = self.out.subscribe();
+        // The sender is ours: it is there as long as we are.
+        let why = out.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        match why {
+            Some(why) => why,
+            None => std::future::pending().await,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use rove_core::formation::Formation;
 use rove_core::membership::{MemberMap, Standing, follows};
 use rove_core::replica::{Group, node_of};
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,8 @@ pub struct MemberStatus {
     pub store: String,
     /// Where the other nodes reach it; empty where the configuration says that.
     pub address: String,
+    /// The lowest and the highest version of apply that its binary has; not known until it was heard.
+    pub applies: Option<(u16, u16)>,
 }
 
 /// A node that is not let in.
@@ -80,7 +83,7 @@ impl MembersStatus {
         });
         Self {
             version: map.version,
-            nodes: members(map),
+            nodes: members(&formation, map),
             waiting: waiting.collect(),
             groups: node.groups().iter().map(|group| of_group(map, group)).collect(),
         }
@@ -140,8 +143,8 @@ fn advice(node: u64, known: bool, empty: bool) -> String {
     }
 }
 
-fn members(map: &MemberMap) -> Vec<MemberStatus> {
-    let member = |(node, member): (&rove_protocol::ids::NodeId, &rove_core::membership::Member)| MemberStatus {
+fn members(formation: &Formation, map: &MemberMap) -> Vec<MemberStatus> {
+    let member = |(&node, member): (&rove_protocol::ids::NodeId, &rove_core::membership::Member)| MemberStatus {
         node: node.0,
         standing: match member.standing {
             Standing::Member => "member",
@@ -152,6 +155,7 @@ fn members(map: &MemberMap) -> Vec<MemberStatus> {
         rebuild: member.rebuild,
         store: member.store.to_string(),
         address: member.address.clone(),
+        applies: formation.applies(node).map(|versions| (versions.lowest, versions.highest)),
     };
     map.nodes.iter().map(member).collect()
 }
@@ -163,7 +167,8 @@ fn of_group(map: &MemberMap, group: &Group) -> GroupStatus {
 
 #[cfg(test)]
 mod tests {
-    use rove_core::formation::StoreId;
+    use rove_core::apply_version::ApplyVersions;
+    use rove_core::formation::{Boot, Identity, Record, StoreId};
     use rove_protocol::ids::NodeId;
 
     use super::*;
@@ -186,8 +191,19 @@ mod tests {
         let store = |node: u8| (NodeId(u64::from(node)), StoreId([node; 16]));
         let map = MemberMap::founded(&(1..=4).map(store).collect());
         let map = map.replace(NodeId(3), StoreId([9; 16]), None).unwrap().leave(NodeId(4)).unwrap();
+        let boot = Boot { store: StoreId([1; 16]), number: 1, nonce: 1 };
+        let me = Identity {
+            node: NodeId(1),
+            boot,
+            address: String::new(),
+            partitions: 1,
+            applies: ApplyVersions { lowest: 1, highest: 2 },
+        };
         let line = |map: &MemberMap| {
-            MembersStatus { version: map.version, nodes: members(map), ..MembersStatus::default() }.line()
+            let record = Record { map: Some(map.clone()), ..Record::default() };
+            let nodes = members(&Formation::new(me.clone(), vec![NodeId(1)], record), map);
+            assert_eq!((nodes[0].applies, nodes[1].applies), (Some((1, 2)), None), "the others were not heard");
+            MembersStatus { version: map.version, nodes, ..MembersStatus::default() }.line()
         };
         assert_eq!(line(&map), "members after 2 changes: 1, 2, 3 (replica 1), 4 leaving");
         assert_eq!(line(&map.without_leaving().unwrap()), "members after 3 changes: 1, 2, 3 (replica 1)");

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rove_core::apply_version::ApplyVersions;
 use rove_protocol::ids::NodeId;
 
 /// Conversation partitions of a cluster unless told otherwise: two leaders for each of three nodes.
@@ -42,6 +43,8 @@ pub struct NodeConfig {
     pub keep_for_peers: u64,
     /// How long a graceful stop waits for what is queued.
     pub drain: Duration,
+    /// The versions of apply that this binary has (D8). Another one than that of this program only in tests.
+    pub applies: ApplyVersions,
 }
 
 impl NodeConfig {
@@ -68,6 +71,7 @@ impl NodeConfig {
             keep_for_peers: KEPT_FOR_PEERS,
             // Long enough for any queue at any sane disk, short enough for a service manager's patience.
             drain: Duration::from_secs(5),
+            applies: ApplyVersions::THIS,
         }
     }
 }

@@ -99,6 +99,7 @@ impl<D: DirectoryState> DirectoryWriter<D> {
         self.directory.install(staged, install)?;
         let rows = self.directory.rows();
         let mut effects: Vec<DirectoryEffect> = rows.members()?.map(DirectoryEffect::Members).into_iter().collect();
+        effects.push(DirectoryEffect::ApplyVersion(rows.meta()?.apply_version));
         for device in self.sink.devices() {
             if !rows.admits(device)? {
                 effects.push(DirectoryEffect::DeviceRevoked(device));
@@ -132,6 +133,7 @@ impl<D: DirectoryState> DirectoryWriter<D> {
             DirectoryEffect::Members(ref map) => {
                 self.shared.members.said.send_replace(Some(Arc::new(map.clone())));
             }
+            DirectoryEffect::ApplyVersion(version) => _ = self.shared.apply_version.send_replace(version),
             DirectoryEffect::OutboxGrew => {
                 let _ = self.gates.try_send(());
             }

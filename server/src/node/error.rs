@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use rove_core::apply_version::CannotApply;
 use rove_core::replica::ReplicaError;
 use rove_protocol::ids::{NodeId, PartitionId};
 use rove_protocol::registry::ErrorCode;
@@ -168,6 +169,14 @@ pub enum StartError {
         partition: PartitionId,
         /// Why.
         reason: ReplicaError,
+    },
+    /// The binary is too old, or too new, for what was applied with the data directory.
+    #[error("data directory {path}: {why}. Nothing is damaged: do not delete anything")]
+    CannotApply {
+        /// Which directory.
+        path: PathBuf,
+        /// Why, and what to do.
+        why: CannotApply,
     },
     /// The conversation state (RocksDB) cannot be opened or read.
     #[error(

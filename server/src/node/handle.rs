@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use bytes::Bytes;
 use crossbeam_channel::{Sender, TrySendError};
 use parking_lot::Mutex;
+use rove_core::apply_version::ApplyVersions;
 use rove_core::command::{ConversationCommand, ConversationOutcome, Envelope};
 use rove_core::directory::{DirectoryCommand, DirectoryOutcome, DirectoryRead};
 use rove_core::placement::partition_of;
@@ -66,6 +67,10 @@ pub(super) struct Shared {
     /// Who leads each partition, the directory's first.
     pub(super) leaders: watch::Sender<Vec<Option<NodeId>>>,
     pub(super) members: SharedMembers,
+    /// The versions of apply that this node has.
+    pub(super) applies: ApplyVersions,
+    /// The one that is in force, as far as the directory is applied here.
+    pub(super) apply_version: watch::Sender<u16>,
 }
 
 impl Shared {
@@ -123,6 +128,21 @@ impl Node {
     /// Conversation partitions of the cluster.
     pub fn partitions(&self) -> u16 {
         self.0.shared.partitions
+    }
+
+    /// The versions of apply that this node has (D8).
+    pub fn applies(&self) -> ApplyVersions {
+        self.0.shared.applies
+    }
+
+    /// The version of apply that is in force in the cluster, as far as the directory is applied here.
+    pub fn apply_version(&self) -> u16 {
+        *self.0.shared.apply_version.borrow()
+    }
+
+    /// The same, and every change.
+    pub fn apply_version_said(&self) -> watch::Receiver<u16> {
+        self.0.shared.apply_version.subscribe()
     }
 
     /// Where a conversation lives.

@@ -1,7 +1,8 @@
 //! What the node needs of the state machines and of their stores, so that its threads can be tested with others.
 
+use rove_core::apply_version::ApplyVersions;
 use rove_core::command::Effect;
-use rove_core::conversation::PartitionMachine;
+use rove_core::conversation::{ApplyError, PartitionMachine};
 use rove_core::directory::{DirectoryEffect, DirectoryError, DirectoryMachine, DirectoryRead, OutboxRow};
 use rove_core::replica::{Committed, Install};
 use rove_core::store::{StateStore, StoreError, WriteBatch};
@@ -54,14 +55,20 @@ pub(super) trait DirectoryState: Send + 'static {
 /// The directory in SQLite.
 pub(super) struct SqlDirectory {
     db: DirectoryDb,
+    versions: ApplyVersions,
     machine: DirectoryMachine,
 }
 
 impl SqlDirectory {
-    /// Continues where the database stands.
-    pub(super) fn load(db: DirectoryDb) -> Result<Self, DirectoryError> {
-        let machine = DirectoryMachine::load(&db.committed())?;
-        Ok(Self { db, machine })
+    /// Continues where the database stands, as a binary that has `versions` of apply.
+    pub(super) fn load(db: DirectoryDb, versions: ApplyVersions) -> Result<Self, DirectoryError> {
+        let machine = DirectoryMachine::load_with(&db.committed(), versions)?;
+        Ok(Self { db, versions, machine })
+    }
+
+    /// The version of apply that is in force.
+    pub(super) fn apply_version(&self) -> u16 {
+        self.machine.apply_version()
     }
 }
 
@@ -88,7 +95,7 @@ impl DirectoryState for SqlDirectory {
 
     fn install(&mut self, staged: StagedDirectory, install: &Install) -> Result<(), DirectoryError> {
         self.db.install(staged, install)?;
-        self.machine = DirectoryMachine::load(&self.db.committed())?;
+        self.machine = DirectoryMachine::load_with(&self.db.committed(), self.versions)?;
         Ok(())
     }
 
@@ -124,8 +131,12 @@ pub(super) struct Applier {
 
 impl Applier {
     /// Loads the machine of `partition`.
-    pub(super) fn load(state: &impl ConversationState, partition: PartitionId) -> Result<Self, String> {
-        let machine = PartitionMachine::load(state, partition).map_err(|error| error.to_string())?;
+    pub(super) fn load(
+        state: &impl ConversationState,
+        partition: PartitionId,
+        versions: ApplyVersions,
+    ) -> Result<Self, ApplyError> {
+        let machine = PartitionMachine::load_with(state, partition, versions)?;
         let reported = machine.applied();
         Ok(Self { partition, machine, term: 0, reported, effects: Vec::new(), answered: Vec::new() })
     }

@@ -9,6 +9,8 @@ use std::time::Instant;
 
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
+use rove_core::apply_version::CannotApply;
+use rove_core::conversation::ApplyError;
 use rove_core::directory::{DirectoryError, DirectoryRead};
 use rove_core::formation::{Record, founders};
 use rove_core::lane::Lane;
@@ -71,6 +73,11 @@ impl Opened {
         self.identity
     }
 
+    /// The version of apply that is in force, as far as the directory was applied here.
+    pub fn apply_version(&self) -> u16 {
+        self.directory.apply_version()
+    }
+
     /// The nodes that the cluster is formed with, by what the data directory kept of it (`record`) and what is in its groups. Those of the
     /// configuration count only while it is as new as theirs.
     ///
@@ -118,16 +125,23 @@ fn open(config: NodeConfig) -> Result<Opened, StartError> {
     let watermark = Watermark::open(&config.data_dir.join("raft-synced"))?;
     let state = StateDb::open(&config.data_dir.join("state"), &StateOptions::default())
         .map_err(|error| StartError::State(error.to_string()))?;
+    let cannot = |why: CannotApply| StartError::CannotApply { path: config.data_dir.clone(), why };
     let machines = (1..=config.partitions)
-        .map(|number| Applier::load(&state, PartitionId(number)))
+        .map(|number| Applier::load(&state, PartitionId(number), config.applies))
         .collect::<Result<Vec<_>, _>>()
-        .map_err(StartError::State)?;
-    let directory_error = |error: DirectoryError| StartError::Directory(error.to_string());
+        .map_err(|error| match error {
+            ApplyError::ApplyVersion(why) => cannot(why),
+            other => StartError::State(other.to_string()),
+        })?;
+    let directory_error = |error: DirectoryError| match error {
+        DirectoryError::ApplyVersion(why) => cannot(why),
+        other => StartError::Directory(other.to_string()),
+    };
     let directory = DirectoryDb::open(&config.data_dir.join("directory")).map_err(directory_error)?;
     let readers =
         (0..=config.read_threads).map(|_| directory.reader()).collect::<Result<_, _>>().map_err(directory_error)?;
     let files = directory.files().clone();
-    let directory = SqlDirectory::load(directory).map_err(directory_error)?;
+    let directory = SqlDirectory::load(directory, config.applies).map_err(directory_error)?;
 
     let mut synced = Vec::new();
     let mut recover = |partition, applied, durable| {
@@ -189,7 +203,7 @@ fn run(
     let mut gates_reader = readers.pop().ok_or_else(|| StartError::Config("read_threads".to_owned()))?;
     let members = gates_reader.rows().and_then(DirectoryRead::members);
     let members = members.map_err(|error| StartError::Directory(error.to_string()))?;
-    let shared = shared(&config, identity, members);
+    let shared = shared(&config, identity, members, directory.apply_version());
     let stats = Arc::clone(&shared.stats);
     let (log, state, synced) = (Arc::new(log), Arc::new(state), Arc::new(Mutex::new(synced)));
     let mut supervisor = Supervisor::new(Arc::clone(&shared));
@@ -284,7 +298,7 @@ fn run(
 }
 
 /// What the threads and the handles share.
-fn shared(config: &NodeConfig, identity: Identity, members: Option<MemberMap>) -> Arc<Shared> {
+fn shared(config: &NodeConfig, identity: Identity, members: Option<MemberMap>, apply_version: u16) -> Arc<Shared> {
     Arc::new(Shared {
         id: config.node_id,
         boot: identity.incarnation,
@@ -300,6 +314,8 @@ fn shared(config: &NodeConfig, identity: Identity, members: Option<MemberMap>) -
         status: Mutex::new(Vec::new()),
         leaders: watch::Sender::new(vec![None; 1 + usize::from(config.partitions)]),
         members: SharedMembers::new(members),
+        applies: config.applies,
+        apply_version: watch::Sender::new(apply_version),
     })
 }
 

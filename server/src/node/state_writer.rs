@@ -91,7 +91,8 @@ impl<S: ConversationState> StateWriter<S> {
         let partition = staging.partition();
         let failed = |message| FatalError::Apply { partition, message };
         self.state.install(staging, install).map_err(|error| failed(error.to_string()))?;
-        let mut applier = Applier::load(self.state.as_ref(), partition).map_err(failed)?;
+        let applier = Applier::load(self.state.as_ref(), partition, self.shared.applies);
+        let mut applier = applier.map_err(|error| failed(error.to_string()))?;
         applier.term = install.term;
         let hash = applier.machine.state_hash();
         let row = read::partition(self.state.as_ref(), partition).map_err(|error| failed(error.to_string()))?;

@@ -84,12 +84,13 @@ pub(crate) fn gate(partition: PartitionId, (kind, number): GateSubject) -> Vec<u
     key(partition, table::GATE, &[&[kind], &number.to_be_bytes()])
 }
 
-/// The subject of a gate, and whether it is shut out.
-pub(crate) fn gate_subject(gate: &Gate) -> (GateSubject, bool) {
+/// The subject of a gate, and whether it is shut out; nothing if it is about nobody.
+pub(crate) fn gate_subject(gate: &Gate) -> Option<(GateSubject, bool)> {
     match gate {
-        Gate::DeviceRevoked(device) => ((GATE_DEVICE, device.0), true),
-        Gate::AccountSuspended(account) => ((GATE_ACCOUNT, account.0), true),
-        Gate::AccountRestored(account) => ((GATE_ACCOUNT, account.0), false),
+        Gate::DeviceRevoked(device) => Some(((GATE_DEVICE, device.0), true)),
+        Gate::AccountSuspended(account) => Some(((GATE_ACCOUNT, account.0), true)),
+        Gate::AccountRestored(account) => Some(((GATE_ACCOUNT, account.0), false)),
+        Gate::ApplyVersion(_) => None,
     }
 }
 

@@ -14,14 +14,11 @@ use super::cache::Cache;
 use super::keys::{self, GateSubject};
 use super::rows::{EVENT_VERSION, GateRow, Row, event_body};
 use super::{ApplyError, ConversationRow, PartitionRow, ReadError, read};
+use crate::apply_version::{self, ApplyVersions};
 use crate::command::{
     Actor, BatchRef, ConversationCommand, ConversationOutcome, ConversationView, Effect, Gate, Origin,
 };
 use crate::store::{StateRead, WriteBatch};
-
-/// The behaviour of apply in this binary (D8). What apply does with an entry, the limits it checks and the extensions
-/// it knows are part of it: a change of any of them is a new version, taken up by all replicas at one log position.
-pub const APPLY_VERSION: u16 = 1;
 
 /// Times of entries are cut to 41 bits of milliseconds (September 2039), so that message ids stay positive in an `i64`
 /// whatever a leader's clock says.
@@ -37,6 +34,7 @@ const EVENT_BODY: usize = limits::FRAME - 1;
 /// more use: it refuses further entries and gives empty batches, so that nothing half done is ever written.
 #[derive(Debug)]
 pub struct PartitionMachine {
+    versions: ApplyVersions,
     row: PartitionRow,
     changed: bool,
     failed: bool,
@@ -59,13 +57,23 @@ impl PartitionMachine {
     /// The machine of `partition` where the store left it; at entry 0 in an empty store.
     ///
     /// # Errors
-    /// [`ApplyError::Read`], and [`ApplyError::ApplyVersion`] if the state is from a newer behaviour than this one.
+    /// [`ApplyError::Read`], and [`ApplyError::ApplyVersion`] if the state is made with a version that this binary does not have.
     pub fn load(store: &impl StateRead, partition: PartitionId) -> Result<Self, ApplyError> {
+        Self::load_with(store, partition, ApplyVersions::THIS)
+    }
+
+    /// The same, of a binary that has `versions` of apply.
+    ///
+    /// # Errors
+    /// As [`PartitionMachine::load`].
+    pub fn load_with(
+        store: &impl StateRead,
+        partition: PartitionId,
+        versions: ApplyVersions,
+    ) -> Result<Self, ApplyError> {
         let row = read::partition(store, partition)?
-            .unwrap_or_else(|| PartitionRow { apply_version: APPLY_VERSION, ..PartitionRow::default() });
-        if row.apply_version > APPLY_VERSION {
-            return Err(ApplyError::ApplyVersion(row.apply_version));
-        }
+            .unwrap_or_else(|| PartitionRow { apply_version: apply_version::FIRST, ..PartitionRow::default() });
+        versions.check(row.apply_version)?;
         let rows = Rows {
             partition,
             conversations: Cache::default(),
@@ -74,12 +82,17 @@ impl PartitionMachine {
             gates: Cache::default(),
             appended: BTreeMap::new(),
         };
-        Ok(Self { row, changed: false, failed: false, rows })
+        Ok(Self { versions, row, changed: false, failed: false, rows })
     }
 
     /// The last entry applied.
     pub fn applied(&self) -> u64 {
         self.row.applied
+    }
+
+    /// The version of apply that is in force after it (D8).
+    pub fn apply_version(&self) -> u16 {
+        self.row.apply_version
     }
 
     /// The chained hash of every change up to [`PartitionMachine::applied`]: equal on all replicas at the same index.
@@ -144,7 +157,8 @@ impl PartitionMachine {
             let batch = BatchRef::decode(data).map_err(unreadable)?;
             self.row.last_time_ms = self.row.last_time_ms.max(batch.time_ms.min(LAST_TIME_MS));
             hash.time(self.row.last_time_ms);
-            let mut applier = Applier { store, rows: &mut self.rows, row: &mut self.row, hash: &mut hash, effects };
+            let (versions, rows, row) = (self.versions, &mut self.rows, &mut self.row);
+            let mut applier = Applier { store, versions, rows, row, hash: &mut hash, effects };
             for envelope in batch.commands {
                 let command = ConversationCommand::decode(envelope.command).map_err(unreadable)?;
                 applier.command(envelope.origin, command)?;
@@ -180,6 +194,7 @@ impl PartitionMachine {
 /// What one entry does.
 pub(super) struct Applier<'a, S> {
     pub(super) store: &'a S,
+    pub(super) versions: ApplyVersions,
     pub(super) rows: &'a mut Rows,
     pub(super) row: &'a mut PartitionRow,
     pub(super) hash: &'a mut ChangeHash,
@@ -202,7 +217,7 @@ impl Draft {
 }
 
 impl<S: StateRead> Applier<'_, S> {
-    fn command(&mut self, origin: Origin, command: ConversationCommand) -> Result<(), ReadError> {
+    fn command(&mut self, origin: Origin, command: ConversationCommand) -> Result<(), ApplyError> {
         let outcome = match command {
             ConversationCommand::Post { conversation, actor, writer, post } => {
                 self.post(conversation, actor, writer, &post)?
@@ -217,6 +232,7 @@ impl<S: StateRead> Applier<'_, S> {
             ConversationCommand::MarkRead { conversation, account, read } => {
                 self.mark_read(conversation, account, read)?
             }
+            ConversationCommand::Gate { gate: Gate::ApplyVersion(version), .. } => self.raise(version)?,
             ConversationCommand::Gate { number, gate } => self.gate(number, &gate)?,
         };
         if origin.ticket != 0 {
@@ -225,8 +241,18 @@ impl<S: StateRead> Applier<'_, S> {
         Ok(())
     }
 
+    /// From the next command on everything is done as `version` does it. It is not lowered, so that a repeat changes nothing.
+    fn raise(&mut self, version: u16) -> Result<ConversationOutcome, ApplyError> {
+        if version > self.row.apply_version {
+            self.versions.check(version)?;
+            self.row.apply_version = version;
+            self.hash.row(&keys::partition(self.rows.partition), &version.to_be_bytes());
+        }
+        Ok(ConversationOutcome::Done)
+    }
+
     fn gate(&mut self, number: u64, gate: &Gate) -> Result<ConversationOutcome, ReadError> {
-        let (subject, shut) = keys::gate_subject(gate);
+        let Some((subject, shut)) = keys::gate_subject(gate) else { return Ok(ConversationOutcome::Done) };
         let newest = self.rows.gates.get(self.store, self.rows.partition, subject)?.map_or(0, |row| row.number);
         if number > newest {
             let row = GateRow { number, shut };

@@ -14,12 +14,13 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
+use crate::apply_version::CannotApply;
 use crate::command::CommandError;
 use crate::store::StoreError;
 use crate::versioned::VersionedError;
 
 pub use keys::{partition as partition_key, partition_range};
-pub use machine::{APPLY_VERSION, PartitionMachine};
+pub use machine::PartitionMachine;
 pub use rows::{ConversationRow, EARLIER_STAYS, MemberRow, PartitionRow};
 
 /// State that cannot be read.
@@ -63,9 +64,9 @@ pub enum ApplyError {
         /// The index that came.
         got: u64,
     },
-    /// The state was made by a newer behaviour than this binary has (D8).
-    #[error("the state needs apply version {0}, which this binary does not have")]
-    ApplyVersion(u16),
+    /// This binary does not have the version of apply that the state was made with, or that the log raises it to (D8).
+    #[error(transparent)]
+    ApplyVersion(#[from] CannotApply),
     /// An earlier entry failed; the machine is of no more use.
     #[error("an earlier entry could not be applied")]
     Failed,

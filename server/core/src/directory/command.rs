@@ -123,6 +123,15 @@ pub enum DirectoryCommand {
         /// The next map, as a whole.
         map: MemberMap,
     },
+    /// From here on entries are applied as `version` does, in the directory and, by a gate, in every partition (D8). Answered with
+    /// [`DirectoryOutcome::Gated`], with [`DirectoryOutcome::Done`] if it is in force already, or with [`DirectoryOutcome::Overtaken`]
+    /// if the members are not those that were looked at.
+    RaiseApplyVersion {
+        /// The version, which every member was heard to have.
+        version: u16,
+        /// The version of the map with those members; 0 if there is none.
+        members: u64,
+    },
 }
 
 impl DirectoryCommand {
@@ -196,4 +205,6 @@ pub enum DirectoryEffect {
     GatesDone(u64),
     /// The nodes of the cluster are these now.
     Members(MemberMap),
+    /// This version of apply is in force now.
+    ApplyVersion(u16),
 }

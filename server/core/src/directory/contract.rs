@@ -147,8 +147,16 @@ fn a_new_store_is_empty<S: DirectoryStore>(store: &mut S) {
 }
 
 fn rows_read_back_and_replace_their_key<S: DirectoryStore>(store: &mut S) {
-    let meta =
-        Meta { applied: 1, state_hash: 2, time_ms: 3, last_account: 4, last_device: 5, last_family: 6, last_gate: 7 };
+    let meta = Meta {
+        applied: 1,
+        state_hash: 2,
+        time_ms: 3,
+        last_account: 4,
+        last_device: 5,
+        last_family: 6,
+        last_gate: 7,
+        apply_version: 8,
+    };
     let mut first = account(1, "alice");
     let mut phone = device(2, 1);
     let mut used = refresh("r", 2, 3, 1_000);
@@ -265,8 +273,12 @@ fn what_expired_goes_first_come_first_gone<S: DirectoryStore>(store: &mut S) {
 }
 
 fn the_outbox_empties_from_the_front<S: DirectoryStore>(store: &mut S) {
-    let gates =
-        [Gate::DeviceRevoked(DeviceId(7)), Gate::AccountSuspended(AccountId(8)), Gate::AccountRestored(AccountId(8))];
+    let gates = [
+        Gate::DeviceRevoked(DeviceId(7)),
+        Gate::AccountSuspended(AccountId(8)),
+        Gate::AccountRestored(AccountId(8)),
+        Gate::ApplyVersion(u16::MAX),
+    ];
     let rows: Vec<OutboxRow> = gates.into_iter().zip(1..).map(|(gate, number)| OutboxRow { number, gate }).collect();
     write(store, |tx| {
         for row in rows.iter().rev() {

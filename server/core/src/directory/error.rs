@@ -1,5 +1,6 @@
 //! Why the directory could not apply or read. None of these is a client's fault.
 
+use crate::apply_version::CannotApply;
 use crate::command::CommandError;
 
 /// A failure of the store or of the log. The caller rolls its transaction back and stops the partition.
@@ -27,6 +28,9 @@ pub enum DirectoryError {
         /// What was wrong.
         source: CommandError,
     },
+    /// This binary does not have the version of apply that the directory was made with, or that the log raises it to (D8).
+    #[error(transparent)]
+    ApplyVersion(#[from] CannotApply),
     /// An entry of the log is missing.
     #[error("directory entry {got} where {expected} was due")]
     Gap {

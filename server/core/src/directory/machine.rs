@@ -15,12 +15,14 @@ use super::error::DirectoryError;
 use super::rows::{AccountRow, AccountState, DeviceRow, Meta, OutboxRow};
 use super::store::{DirectoryRead, DirectoryTx};
 use super::{DEVICES, PURGED_PER_COMMAND};
+use crate::apply_version::ApplyVersions;
 use crate::command::{Actor, Batch, Gate};
 use crate::membership::MemberMap;
 
 /// Applies the directory's log. Holds nothing but the counters of the last applied entry.
 #[derive(Debug, Clone)]
 pub struct DirectoryMachine {
+    versions: ApplyVersions,
     meta: Meta,
 }
 
@@ -28,9 +30,24 @@ impl DirectoryMachine {
     /// Continues where `store` stands.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Those of the store, and [`DirectoryError::ApplyVersion`].
     pub fn load(store: &(impl DirectoryRead + ?Sized)) -> Result<Self, DirectoryError> {
-        Ok(Self { meta: store.meta()? })
+        Self::load_with(store, ApplyVersions::THIS)
+    }
+
+    /// The same, of a binary that has `versions` of apply.
+    ///
+    /// # Errors
+    /// As [`DirectoryMachine::load`].
+    pub fn load_with(store: &(impl DirectoryRead + ?Sized), versions: ApplyVersions) -> Result<Self, DirectoryError> {
+        let meta = store.meta()?;
+        versions.check(meta.apply_version)?;
+        Ok(Self { versions, meta })
+    }
+
+    /// The version of apply that is in force (D8).
+    pub fn apply_version(&self) -> u16 {
+        self.meta.apply_version
     }
 
     /// The last applied index.
@@ -85,7 +102,7 @@ impl DirectoryMachine {
         let mut meta = self.meta.clone();
         meta.applied = index;
         let recorder = Recorder::new(tx, meta.state_hash, index);
-        let mut step = Step { tx: recorder, meta, effects };
+        let mut step = Step { tx: recorder, versions: self.versions, meta, effects };
         if !data.is_empty() {
             let batch = Batch::decode(data).map_err(|source| DirectoryError::Entry { index, source })?;
             // The directory's clock never goes back, whatever the leaders' do.
@@ -110,6 +127,7 @@ impl DirectoryMachine {
 /// One entry being applied.
 struct Step<'a, T: DirectoryTx + ?Sized> {
     tx: Recorder<'a, T>,
+    versions: ApplyVersions,
     meta: Meta,
     effects: &'a mut Vec<DirectoryEffect>,
 }
@@ -139,6 +157,7 @@ impl<T: DirectoryTx + ?Sized> Step<'_, T> {
                 Ok(DirectoryOutcome::Done)
             }
             DirectoryCommand::ChangeMembers { map } => self.change_members(map),
+            DirectoryCommand::RaiseApplyVersion { version, members } => self.raise(version, members),
         }
     }
 
@@ -149,6 +168,21 @@ impl<T: DirectoryTx + ?Sized> Step<'_, T> {
         self.tx.put_members(&map)?;
         self.effects.push(DirectoryEffect::Members(map));
         Ok(DirectoryOutcome::Done)
+    }
+
+    fn raise(&mut self, version: u16, members: u64) -> Result<DirectoryOutcome, DirectoryError> {
+        if version <= self.meta.apply_version {
+            return Ok(DirectoryOutcome::Done);
+        }
+        // Nobody may have come meanwhile who was not asked.
+        if self.tx.members()?.map_or(0, |map| map.version) != members {
+            return Ok(DirectoryOutcome::Overtaken);
+        }
+        self.versions.check(version)?;
+        self.meta.apply_version = version;
+        self.tx.apply_version(version)?;
+        self.effects.push(DirectoryEffect::ApplyVersion(version));
+        self.gate(Gate::ApplyVersion(version))
     }
 
     /// The account and device if both may act, or why not.

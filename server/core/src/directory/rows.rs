@@ -6,6 +6,7 @@ use rove_protocol::ids::{AccountId, DeviceId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::apply_version;
 use crate::command::Gate;
 
 /// SHA-256 of a secret, a token or an idempotency key: 256 random bits need no slow hash, and what is stored opens
@@ -147,7 +148,7 @@ pub struct OutboxRow {
 }
 
 /// The directory's own counters.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
     /// The last applied index.
     pub applied: u64,
@@ -163,4 +164,24 @@ pub struct Meta {
     pub last_family: u64,
     /// The last gate number given.
     pub last_gate: u64,
+    /// The version of apply that is in force (D8). In the chain of hashes it is where it was raised, not with the others here: so
+    /// the chain is what it was before there was any other version.
+    #[serde(skip)]
+    pub apply_version: u16,
+}
+
+impl Default for Meta {
+    /// Of an empty directory.
+    fn default() -> Self {
+        Self {
+            applied: 0,
+            state_hash: 0,
+            time_ms: 0,
+            last_account: 0,
+            last_device: 0,
+            last_family: 0,
+            last_gate: 0,
+            apply_version: apply_version::FIRST,
+        }
+    }
 }

@@ -11,7 +11,13 @@ fn nodes() -> Vec<NodeId> {
 }
 
 fn begin(id: u64, boot: Boot, nodes: Vec<NodeId>, record: Record) -> Formation {
-    let me = Identity { node: NodeId(id), boot, address: format!("node{id}:7684"), partitions: 6 };
+    let me = Identity {
+        node: NodeId(id),
+        boot,
+        address: format!("node{id}:7684"),
+        partitions: 6,
+        applies: ApplyVersions::THIS,
+    };
     Formation::new(me, nodes, record)
 }
 
@@ -225,4 +231,55 @@ fn two_that_formed_the_cluster_with_different_disks_of_a_third_are_not_one_clust
     third.store = StoreId([9; 16]);
     let refused = all[0].hear(NodeId(2), &said);
     assert_eq!(refused, Err(FormationError::OtherFounding { node: NodeId(2), of: NodeId(3) }));
+}
+
+fn with_versions(mut formation: Formation, highest: u16) -> Formation {
+    formation.me.applies = ApplyVersions { lowest: 1, highest };
+    formation
+}
+
+#[test]
+fn the_apply_version_is_raised_when_every_member_was_heard_to_have_it_also_those_that_are_away_now() {
+    let mut all = formed();
+    // The first two are upgraded: each is another boot of the same directory.
+    let upgraded = |before: &Formation, id: u8| {
+        let boot = boot(id, 2, 77);
+        with_versions(begin(u64::from(id), boot, nodes(), before.record().clone()), 2)
+    };
+    all[0] = upgraded(&all[0], 1);
+    all[1] = upgraded(&all[1], 2);
+    meet(&mut all[..2]);
+    assert_eq!(all[0].raised(), None, "the third was not heard since this node started");
+    meet(&mut all);
+    assert_eq!((all[0].raised(), all[2].raised()), (None, None), "the third has the old one");
+    all[2] = upgraded(&all[2], 3);
+    meet(&mut all);
+    assert_eq!(all[0].raised(), Some((2, 0)), "nobody has to be there still");
+    assert!(all[0].set_apply_version(2) && !all[0].set_apply_version(2));
+    assert_eq!(all[0].raised(), None);
+}
+
+#[test]
+fn a_member_whose_new_disk_was_not_heard_holds_the_apply_version() {
+    let mut all: Vec<_> = formed().into_iter().map(|formation| with_versions(formation, 2)).collect();
+    meet(&mut all);
+    assert_eq!(all[0].raised(), Some((2, 0)));
+    let map = all[0].map().unwrap().replace(NodeId(3), StoreId([9; 16]), None).unwrap();
+    assert!(all[0].adopt(&map));
+    assert_eq!(all[0].raised(), None);
+}
+
+#[test]
+fn a_binary_that_cannot_apply_what_is_in_force_is_refused_by_its_peers_and_knows_it() {
+    let mut all = formed();
+    all[0] = with_versions(all[0].clone(), 2);
+    assert!(all[0].set_apply_version(2));
+    let cannot = FormationError::CannotApply {
+        node: NodeId(3),
+        why: CannotApply { needed: 2, has: ApplyVersions { lowest: 1, highest: 1 } },
+    };
+    let (newer, older) = (all[0].introduction(), all[2].introduction());
+    assert_eq!(all[2].hear(NodeId(1), &newer), Err(cannot.clone()));
+    assert_eq!(all[0].hear(NodeId(3), &older), Err(cannot));
+    assert!(all[0].strangers().is_empty(), "no operator lets it in");
 }

@@ -75,6 +75,8 @@ const STEPS: &[&str] = &[
         one INTEGER PRIMARY KEY CHECK (one = 1),
         map BLOB NOT NULL
      ) STRICT;",
+    // 3: the version of apply that is in force.
+    "ALTER TABLE meta ADD COLUMN apply_version INTEGER NOT NULL DEFAULT 1;",
 ];
 
 /// Refuses a file of a newer program. Returns its version and the newest.

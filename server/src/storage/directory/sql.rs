@@ -128,6 +128,7 @@ fn outbox(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {
         1 => Gate::DeviceRevoked(DeviceId(subject)),
         2 => Gate::AccountSuspended(AccountId(subject)),
         3 => Gate::AccountRestored(AccountId(subject)),
+        4 => Gate::ApplyVersion(row.get(2)?),
         other => return Err(unknown(1, other)),
     };
     Ok(OutboxRow { number: number(row, 0)?, gate })
@@ -136,7 +137,7 @@ fn outbox(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {
 impl<C: Deref<Target = Connection>> DirectoryRead for DirectoryRows<C> {
     fn meta(&self) -> Result<Meta, DirectoryError> {
         let meta = self.one(
-            "SELECT applied, state_hash, time_ms, last_account, last_device, last_family, last_gate FROM meta",
+            "SELECT applied, state_hash, time_ms, last_account, last_device, last_family, last_gate, apply_version FROM meta",
             [],
             |row| {
                 Ok(Meta {
@@ -147,6 +148,7 @@ impl<C: Deref<Target = Connection>> DirectoryRead for DirectoryRows<C> {
                     last_device: number(row, 4)?,
                     last_family: number(row, 5)?,
                     last_gate: number(row, 6)?,
+                    apply_version: row.get(7)?,
                 })
             },
         )?;
@@ -246,7 +248,7 @@ impl<C: Deref<Target = Connection>> DirectoryRead for DirectoryRows<C> {
 impl DirectoryTx for DirectoryRows<Transaction<'_>> {
     fn put_meta(&mut self, meta: &Meta) -> Result<(), DirectoryError> {
         self.execute(
-            "INSERT OR REPLACE INTO meta VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT OR REPLACE INTO meta VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             params![
                 sql(meta.applied),
                 sql(meta.state_hash),
@@ -255,6 +257,7 @@ impl DirectoryTx for DirectoryRows<Transaction<'_>> {
                 sql(meta.last_device),
                 sql(meta.last_family),
                 sql(meta.last_gate),
+                meta.apply_version,
             ],
         )
     }
@@ -320,6 +323,7 @@ impl DirectoryTx for DirectoryRows<Transaction<'_>> {
             Gate::DeviceRevoked(device) => (1, device.0),
             Gate::AccountSuspended(account) => (2, account.0),
             Gate::AccountRestored(account) => (3, account.0),
+            Gate::ApplyVersion(version) => (4, u64::from(version)),
         };
         self.execute("INSERT OR REPLACE INTO outbox VALUES (?1, ?2, ?3)", params![sql(row.number), kind, sql(subject)])
     }

@@ -5,8 +5,9 @@ use rove_protocol::ids::Seq;
 use rove_protocol::registry::{EventKind, Role};
 
 use super::support::*;
-use crate::command::{Batch, CommandError, Effect, Envelope, Origin};
-use crate::conversation::{APPLY_VERSION, ApplyError, PartitionMachine, ReadError, keys, read, rows::Row};
+use crate::apply_version::{ApplyVersions, CannotApply, FIRST};
+use crate::command::{Batch, CommandError, ConversationCommand, ConversationOutcome, Effect, Envelope, Gate, Origin};
+use crate::conversation::{ApplyError, PartitionMachine, ReadError, keys, read, rows::Row};
 use crate::store::{StateStore, WriteBatch};
 
 /// A log with something of everything.
@@ -95,11 +96,11 @@ fn the_hash_tells_apart_what_differs_in_a_bit() {
     assert_eq!(hash("a", 1, false), hashes[0]);
 }
 
-/// The behaviour of [`APPLY_VERSION`], pinned: if this fails, replicas of two binaries would part. A change of behaviour
+/// The behaviour of version 1, pinned: if this fails, replicas of two binaries would part. A change of behaviour
 /// is a new version, with this value kept for the old one.
 #[test]
 fn the_behaviour_of_this_apply_version_is_pinned() {
-    assert_eq!(APPLY_VERSION, 1);
+    assert_eq!((FIRST, ApplyVersions::THIS.highest), (1, 1), "pin the new version beside the old one");
     let world = eventful();
     assert_eq!(world.machine.state_hash(), PINNED, "the state hash is {:#x}", world.machine.state_hash());
 }
@@ -174,12 +175,13 @@ fn a_corrupt_row_stops_the_machine() {
 fn a_state_of_a_newer_behaviour_is_not_touched() {
     let world = eventful();
     let mut row = read::partition(&world.store, PARTITION).unwrap().unwrap();
-    row.apply_version = APPLY_VERSION + 1;
+    row.apply_version = ApplyVersions::THIS.highest + 1;
     let mut batch = WriteBatch::default();
     batch.put(keys::partition(PARTITION), row.encode());
     world.store.write(&batch).unwrap();
     let loaded = PartitionMachine::load(&world.store, PARTITION);
-    assert_eq!(loaded.err(), Some(ApplyError::ApplyVersion(APPLY_VERSION + 1)));
+    let why = CannotApply { needed: row.apply_version, has: ApplyVersions::THIS };
+    assert_eq!(loaded.err(), Some(ApplyError::ApplyVersion(why)));
 }
 
 #[test]
@@ -196,4 +198,49 @@ fn hot_rows_are_written_once_per_round() {
     assert_eq!(batch.ops.len(), 50 + 3, "events, conversation, writer, partition");
     world.store.write(&batch).unwrap();
     assert_eq!(world.conversation(id).head, Seq(51));
+}
+
+/// A binary with one version more than this one.
+const NEWER: ApplyVersions = ApplyVersions { highest: ApplyVersions::THIS.highest + 1, ..ApplyVersions::THIS };
+
+#[test]
+fn a_version_holds_from_its_place_in_the_log_and_stays() {
+    let mut world = World::new();
+    world.machine = PartitionMachine::load_with(&world.store, PARTITION, NEWER).unwrap();
+    let id = world.direct(alice(), bob());
+    let raise = |version| ConversationCommand::Gate { number: 1, gate: Gate::ApplyVersion(version) };
+    assert_eq!(world.machine.apply_version(), FIRST, "whatever the binary could");
+    let before = world.machine.state_hash();
+    assert_eq!(world.run(raise(NEWER.highest)), ConversationOutcome::Done);
+    assert_eq!(world.machine.apply_version(), NEWER.highest);
+    for lower in [FIRST, NEWER.highest] {
+        assert_eq!(world.run(raise(lower)), ConversationOutcome::Done);
+    }
+    world.say(id, alice(), 1, "after");
+    let again = PartitionMachine::load_with(&world.store, PARTITION, NEWER).unwrap();
+    assert_eq!(again.apply_version(), NEWER.highest, "it is in the state");
+    assert_eq!(again.state_hash(), world.machine.state_hash());
+
+    // Nothing but the version of the raise differs.
+    let mut other = World::new();
+    other.direct(alice(), bob());
+    assert_eq!(other.machine.state_hash(), before);
+    other.run(raise(FIRST));
+    let mut raised = World::new();
+    raised.machine = PartitionMachine::load_with(&raised.store, PARTITION, NEWER).unwrap();
+    raised.direct(alice(), bob());
+    raised.run(raise(NEWER.highest));
+    assert_ne!(other.machine.state_hash(), raised.machine.state_hash(), "the hash tells");
+}
+
+#[test]
+fn an_older_binary_stops_at_the_entry_that_raises_the_version() {
+    let mut world = World::new();
+    world.direct(alice(), bob());
+    let raise = ConversationCommand::Gate { number: 1, gate: Gate::ApplyVersion(NEWER.highest) }.encode().into();
+    let data = Batch { time_ms: 1, commands: vec![Envelope { origin: Origin::NOBODY, command: raise }] }.encode();
+    let refused = world.machine.apply(&world.store, 2, &data, &mut Vec::new());
+    let why = CannotApply { needed: NEWER.highest, has: ApplyVersions::THIS };
+    assert_eq!(refused, Err(ApplyError::ApplyVersion(why)));
+    assert!(world.machine.take_batch().is_empty());
 }

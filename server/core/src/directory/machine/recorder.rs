@@ -32,6 +32,7 @@ enum Change {
     Purge,
     Meta,
     Members,
+    ApplyVersion,
 }
 
 impl<'a, T: DirectoryTx + ?Sized> Recorder<'a, T> {
@@ -48,6 +49,11 @@ impl<'a, T: DirectoryTx + ?Sized> Recorder<'a, T> {
         // Writing into memory cannot fail; if it did, it would on every replica alike.
         let _ = self.fold(Change::Meta, meta);
         self.hash.digest()
+    }
+
+    /// That from here on entries are applied as `version` does.
+    pub(super) fn apply_version(&mut self, version: u16) -> Result<(), DirectoryError> {
+        self.fold(Change::ApplyVersion, &version)
     }
 
     fn fold(&mut self, change: Change, value: &(impl Serialize + ?Sized)) -> Result<(), DirectoryError> {

@@ -6,6 +6,7 @@ use super::super::{
     DEVICES, Digest, DirectoryCommand, DirectoryEffect, DirectoryError, DirectoryMachine, DirectoryOutcome,
     DirectoryRead, IDEMPOTENCY_MS, MemoryDirectory, NewDevice, NewToken, REFRESH_GRACE_MS,
 };
+use crate::apply_version::{ApplyVersions, CannotApply};
 use crate::command::{Actor, Batch, Envelope, Gate, Origin};
 use crate::formation::StoreId;
 use crate::membership::MemberMap;
@@ -326,4 +327,39 @@ fn of_two_changes_of_the_members_made_at_once_one_is_overtaken() {
     assert_eq!(world.rows.members().unwrap(), Some(one.clone()));
     assert_eq!(world.run(&change(&one.without_leaving().unwrap())), DirectoryOutcome::Done);
     assert_eq!(world.run(&change(&founded)), DirectoryOutcome::Overtaken, "it goes back");
+}
+
+/// A binary with one version of apply more than this one.
+const NEWER: ApplyVersions = ApplyVersions { highest: ApplyVersions::THIS.highest + 1, ..ApplyVersions::THIS };
+
+#[test]
+fn the_apply_version_is_raised_for_the_members_that_were_looked_at_and_every_partition_is_told() {
+    let mut world = World::with_alice();
+    world.machine = DirectoryMachine::load_with(&world.rows, NEWER).unwrap();
+    assert_eq!(world.machine.apply_version(), 1);
+    let raise = |version, members| DirectoryCommand::RaiseApplyVersion { version, members };
+    let map = MemberMap::founded(&[(NodeId(1), StoreId([1; 16]))].into());
+    let map = map.add(NodeId(2), StoreId([2; 16]), "two:7684").unwrap();
+    world.run(&DirectoryCommand::ChangeMembers { map });
+    assert_eq!(world.run(&raise(2, 0)), DirectoryOutcome::Overtaken, "somebody came meanwhile");
+    assert_eq!(world.machine.apply_version(), 1);
+    assert_eq!(world.run(&raise(2, 1)), DirectoryOutcome::Gated { number: 1 });
+    assert!(world.effects.contains(&DirectoryEffect::ApplyVersion(2)));
+    assert_eq!(world.rows.outbox(9).unwrap()[0].gate, Gate::ApplyVersion(2));
+    assert_eq!((world.run(&raise(2, 1)), world.run(&raise(1, 1))), (DirectoryOutcome::Done, DirectoryOutcome::Done));
+    assert_eq!(world.rows.outbox(9).unwrap().len(), 1, "once");
+    assert_eq!(DirectoryMachine::load_with(&world.rows, NEWER).unwrap().apply_version(), 2);
+    let older = DirectoryMachine::load(&world.rows).map(drop);
+    assert!(matches!(older, Err(DirectoryError::ApplyVersion(CannotApply { needed: 2, .. }))), "{older:?}");
+}
+
+#[test]
+fn an_older_binary_stops_at_the_entry_that_raises_the_apply_version() {
+    let mut world = World::with_alice();
+    let (before, index) = (world.machine.state_hash(), world.machine.applied() + 1);
+    let raise = DirectoryCommand::RaiseApplyVersion { version: NEWER.highest, members: 0 };
+    let mut rows = world.rows.clone();
+    let refused = world.machine.apply(&mut rows, index, &entry(index, world.now_ms, &raise), &mut world.effects);
+    assert!(matches!(refused, Err(DirectoryError::ApplyVersion(_))), "{refused:?}");
+    assert_eq!(world.machine.state_hash(), before);
 }
