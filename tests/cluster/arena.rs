@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::Method;
-use rove_core::placement::partition_of;
+use rove_core::placement::ShardMap;
 use rove_protocol::ids::{AccountId, ConversationId, DeviceId, NodeId, PartitionId, RequestId};
 use rove_protocol::message::{Body as _, ControlDown, CreateDirect, CreateGroup, MemberChange, Message as _, Request};
 use rove_protocol::registry::{ErrorCode, Method as Asked, Role};
@@ -358,8 +358,9 @@ fn nonce_in(creator: AccountId, partition: PartitionId) -> [u8; 16] {
         nonce[8..].copy_from_slice(&number.to_be_bytes());
         nonce
     });
-    let lives =
-        |nonce: &[u8; 16]| partition_of(ConversationId::group(creator, *nonce).shard(), PARTITIONS) == partition;
+    let lives = |nonce: &[u8; 16]| {
+        ShardMap::even(PARTITIONS).of_conversation(ConversationId::group(creator, *nonce)) == partition
+    };
     nonces.take(10_000).find(lives).expect("a sixth of all are in it")
 }
 

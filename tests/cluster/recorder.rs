@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rove_core::placement::partition_of;
+use rove_core::placement::ShardMap;
 use rove_protocol::ids::{ConversationId, PartitionId, PostNo, Seq, WriterId};
 use rove_sim::checker::{Checker, Violation};
 use rove_sim::history::{PostEnd, Record};
@@ -46,7 +46,7 @@ pub(crate) struct Recorder {
 
 /// Where a conversation lives.
 pub(crate) fn partition(conversation: ConversationId) -> PartitionId {
-    partition_of(conversation.shard(), PARTITIONS)
+    ShardMap::even(PARTITIONS).of_conversation(conversation)
 }
 
 impl Default for Recorder {

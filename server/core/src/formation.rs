@@ -402,7 +402,7 @@ impl Formation {
         if self.map().is_none() && self.missing().is_empty() {
             let mut stores = self.waiting.clone();
             stores.insert(self.me.node, self.me.boot.store);
-            self.record.map = Some(MemberMap::founded(&stores));
+            self.record.map = Some(MemberMap::founded(&stores, self.me.partitions));
         }
     }
 }

@@ -1,45 +1,207 @@
-//! Where a conversation lives: shard → partition → nodes.
+//! Where a conversation lives: conversation → shard → partition → nodes.
 //!
-//! The shard is part of the conversation's id and never changes. Which partition holds a shard is arithmetic for now; it
-//! becomes a replicated map when partitions can be split, and nothing but this file will know.
-
-use rove_protocol::ids::{ConversationId, PartitionId, ShardId};
-
-/// The partition of accounts, devices and tokens. Conversations live in the others.
-pub const DIRECTORY: PartitionId = PartitionId(0);
-
-/// Conversation partitions of a new cluster: enough that three nodes lead two each, few enough that every round still
-/// has something of each to write in one sync.
-pub const DEFAULT_PARTITIONS: u16 = 6;
-
-/// The partition that holds `shard` in a cluster with `partitions` conversation partitions (at least one).
-#[must_use]
-pub const fn partition_of(shard: ShardId, partitions: u16) -> PartitionId {
-    let partitions = if partitions == 0 { 1 } else { partitions };
-    PartitionId(1 + shard.0 % partitions)
-}
-
-/// The partition that holds `conversation`.
-#[must_use]
-pub const fn partition_of_conversation(conversation: ConversationId, partitions: u16) -> PartitionId {
-    partition_of(conversation.shard(), partitions)
-}
+//! A conversation's shard is in its id. Which partition holds a shard ([`ShardMap`]) and which nodes hold a partition ([`Placement`])
+//! stand in the map of the cluster ([`MemberMap`](crate::membership::MemberMap)), which the directory replicates: they are not worked
+//! out anew by each node, so that they can change without nodes disagreeing meanwhile.
+//!
+//! A placement follows from the one before and the nodes there are now ([`Placement::next`]): each partition has as many nodes as it is
+//! to have, every node has as many partitions as the others within one, and little more moves than that asks for (it looks for a good
+//! way, not for the best). Of one partition a minority moves at most, so that whoever decided before still can; where that stands against
+//! it a node may keep two more than another until the next change. A placement says only what is to be; that groups become it, one step
+//! after the other, is [`next_step`](crate::membership::next_step)'s work.
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rove_protocol::ids::SHARDS;
+mod tests;
 
-    #[test]
-    fn every_shard_has_a_conversation_partition_and_the_shards_spread_evenly() {
-        for partitions in [1, 2, 6, 7, 4_096] {
-            let mut count = vec![0u32; usize::from(partitions) + 1];
-            for shard in 0..SHARDS {
-                count[usize::from(partition_of(ShardId(shard), partitions).0)] += 1;
-            }
-            assert_eq!(count[0], 0, "the directory holds no shard");
-            let (least, most) = (count[1..].iter().min().unwrap(), count[1..].iter().max().unwrap());
-            assert!(most - least <= 1);
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use rove_protocol::ids::{ConversationId, NodeId, PartitionId, SHARDS, ShardId};
+use serde::{Deserialize, Serialize};
+
+/// The directory's partition: every node holds it, as log-ins and tokens are looked up where they are shown, and those that the placement
+/// names vote.
+pub const DIRECTORY: PartitionId = PartitionId(0);
+
+/// Which partition holds which shard: partition 1 the first ones, and so on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardMap {
+    /// The first shard of each partition, from partition 1 on.
+    first: Vec<ShardId>,
+}
+
+impl ShardMap {
+    /// The shards dealt out evenly to `partitions` (at least one).
+    pub fn even(partitions: u16) -> Self {
+        let (partitions, shards) = (u32::from(partitions.max(1)), u32::from(SHARDS));
+        let first = (0..partitions).map(|number| ShardId(u16::try_from(number * shards / partitions).unwrap_or(0)));
+        Self { first: first.collect() }
+    }
+
+    /// How many conversation partitions there are.
+    pub fn partitions(&self) -> u16 {
+        u16::try_from(self.first.len()).unwrap_or(u16::MAX)
+    }
+
+    /// The partition that holds a shard. Partition 0 holds none: it is the directory.
+    pub fn partition_of(&self, shard: ShardId) -> PartitionId {
+        let number = self.first.partition_point(|first| *first <= shard);
+        PartitionId(u16::try_from(number.max(1)).unwrap_or(u16::MAX))
+    }
+
+    /// The partition that holds a conversation.
+    pub fn of_conversation(&self, conversation: ConversationId) -> PartitionId {
+        self.partition_of(conversation.shard())
+    }
+
+    /// Whether every shard has its partition. One that was told by somebody else need not be so.
+    pub fn is_sound(&self) -> bool {
+        self.first.first() == Some(&ShardId(0))
+            && self.first.is_sorted()
+            && self.first.iter().all(|shard| shard.0 < SHARDS)
+    }
+}
+
+/// Which nodes hold each partition: those whose replicas vote.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// By partition, the directory's first.
+    nodes: Vec<BTreeSet<NodeId>>,
+}
+
+impl Placement {
+    /// That of a cluster that begins with `members`.
+    pub fn founded(partitions: u16, members: &BTreeSet<NodeId>, replicas: usize) -> Self {
+        Self { nodes: vec![BTreeSet::new(); usize::from(partitions) + 1] }.next(members, replicas)
+    }
+
+    /// How many partitions it has nodes for, the directory among them.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The nodes of a partition.
+    pub fn of(&self, partition: PartitionId) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes.get(usize::from(partition.0)).into_iter().flatten().copied()
+    }
+
+    /// Whether `node` is one of them.
+    pub fn has(&self, partition: PartitionId, node: NodeId) -> bool {
+        self.nodes.get(usize::from(partition.0)).is_some_and(|nodes| nodes.contains(&node))
+    }
+
+    /// The placement once the nodes are `members`: each partition has `replicas` of them, or all if they are fewer.
+    #[must_use]
+    pub fn next(&self, members: &BTreeSet<NodeId>, replicas: usize) -> Self {
+        let replicas = replicas.clamp(1, members.len().max(1));
+        let mut plan = Plan::new(self, members);
+        for partition in 0..self.nodes.len() {
+            plan.shrink(partition, replicas);
         }
+        while plan.fill(replicas) {}
+        while plan.even_out() {}
+        Self { nodes: plan.nodes }
+    }
+}
+
+/// A placement on its way to the next.
+struct Plan<'a> {
+    before: &'a [BTreeSet<NodeId>],
+    nodes: Vec<BTreeSet<NodeId>>,
+    /// How many partitions each member holds.
+    loads: BTreeMap<NodeId, usize>,
+}
+
+impl<'a> Plan<'a> {
+    /// What there was, without the nodes that are no members.
+    fn new(before: &'a Placement, members: &BTreeSet<NodeId>) -> Self {
+        let nodes: Vec<BTreeSet<NodeId>> = before.nodes.iter().map(|nodes| nodes & members).collect();
+        // Without the directory: every node has that, and who votes in it is no load.
+        let load = |node: &NodeId| (*node, nodes.iter().skip(1).filter(|nodes| nodes.contains(node)).count());
+        let loads = members.iter().map(load).collect();
+        Self { before: &before.nodes, nodes, loads }
+    }
+
+    fn add(&mut self, partition: usize, node: NodeId) {
+        if self.nodes[partition].insert(node) && partition > 0 {
+            *self.loads.entry(node).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, partition: usize, node: NodeId) {
+        if self.nodes[partition].remove(&node) && partition > 0 {
+            *self.loads.entry(node).or_default() -= 1;
+        }
+    }
+
+    /// Whether another node of a partition may go without those that decided before losing their majority.
+    fn may_lose(&self, partition: usize) -> bool {
+        let before = &self.before[partition];
+        let kept = self.nodes[partition].intersection(before).count();
+        before.is_empty() || kept > before.len() / 2 + 1
+    }
+
+    /// Takes nodes off a partition that has too many, from those that hold most.
+    fn shrink(&mut self, partition: usize, replicas: usize) {
+        while self.nodes[partition].len() > replicas {
+            let fullest = self.nodes[partition].iter().copied().max_by_key(|node| (self.loads[node], *node));
+            let Some(fullest) = fullest else { return };
+            self.remove(partition, fullest);
+        }
+    }
+
+    /// Gives the node that holds least to a partition that has too few; of several to that which finds others only among those that
+    /// hold most. False if none has too few.
+    fn fill(&mut self, replicas: usize) -> bool {
+        /// What a node holds, and what the others hold that could be taken instead.
+        type Rank = (usize, Reverse<Vec<usize>>);
+        let mut best: Option<(Rank, usize, NodeId)> = None;
+        for (partition, nodes) in self.nodes.iter().enumerate().filter(|(_, nodes)| nodes.len() < replicas) {
+            let mut others: Vec<(usize, NodeId)> = self
+                .loads
+                .iter()
+                .filter(|(node, _)| !nodes.contains(node))
+                .map(|(node, load)| (*load, *node))
+                .collect();
+            others.sort_unstable();
+            let Some((load, node)) = others.first().copied() else { continue };
+            let rank = (load, Reverse(others.into_iter().skip(1).map(|(load, _)| load).collect()));
+            if best.as_ref().is_none_or(|(least, ..)| rank < *least) {
+                best = Some((rank, partition, node));
+            }
+        }
+        let Some((_, partition, node)) = best else { return false };
+        self.add(partition, node);
+        true
+    }
+
+    /// Moves one partition from a node that holds at least two more than another: if there is one, one that has not been there before, as
+    /// that moves nothing. False if nobody holds so much more, or nothing can move.
+    fn even_out(&mut self) -> bool {
+        let new = |plan: &Self, partition: usize, from: NodeId| !plan.before[partition].contains(&from);
+        let found = self.movable(new).or_else(|| self.movable(|plan, partition, _| plan.may_lose(partition)));
+        let Some((partition, from, to)) = found else { return false };
+        self.remove(partition, from);
+        self.add(partition, to);
+        true
+    }
+
+    fn movable(&self, may: impl Fn(&Self, usize, NodeId) -> bool) -> Option<(usize, NodeId, NodeId)> {
+        let mut by_load: Vec<(usize, NodeId)> = self.loads.iter().map(|(node, load)| (*load, *node)).collect();
+        by_load.sort_unstable();
+        by_load.iter().rev().find_map(|(most, from)| {
+            by_load.iter().take_while(|(least, _)| least + 2 <= *most).find_map(|(_, to)| {
+                let moves = |partition: &usize| {
+                    let nodes = &self.nodes[*partition];
+                    nodes.contains(from) && !nodes.contains(to) && may(self, *partition, *from)
+                };
+                (1..self.nodes.len()).find(moves).map(|partition| (partition, *from, *to))
+            })
+        })
     }
 }

@@ -105,13 +105,13 @@ async fn join_cluster(
     };
     let (transport, runner) = Cluster::start(cluster_config, members.clone())?;
     roster.started(transport.clone());
-    let rebuild = tokio::select! {
-        rebuild = roster.formed() => rebuild,
+    let map = tokio::select! {
+        map = roster.formed() => map,
         why = roster.out() => return Err(RunError::Out(why)),
     };
     let peers = Arc::new(Transport(transport.clone()));
     hub.join_peers(peers.clone());
-    let (node, node_runner) = opened.start(rebuild, sinks, peers, mail)?;
+    let (node, node_runner) = opened.start(&map, sinks, peers, mail)?;
     roster.running(node.clone());
     let cluster = Some(JoinedCluster { transport, members, runner });
     Ok(Joined { hub, node, runner: node_runner, cluster })

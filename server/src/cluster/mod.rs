@@ -82,7 +82,7 @@ pub struct ClusterConfig {
     pub store: [u8; 16],
     /// How often it was started with that directory, this time included.
     pub incarnation: u64,
-    /// What it knows of the cluster's formation; at most 4 KiB, see [`Cluster::set_formation`].
+    /// What it knows of the cluster's formation; at most 24 KiB, see [`Cluster::set_formation`].
     pub formation: Bytes,
     /// Certificate, key and authority.
     pub files: Files,
@@ -467,7 +467,7 @@ impl Cluster {
     /// What this node knows of the cluster's formation from now on: peers are told.
     ///
     /// # Errors
-    /// It is larger than 4 KiB.
+    /// It is larger than 24 KiB.
     pub fn set_formation(&self, formation: Bytes) -> Result<(), SendError> {
         if formation.len() > registry::FORMATION_BYTES {
             return Err(SendError::TooLarge);
@@ -522,7 +522,7 @@ fn check(config: &ClusterConfig) -> Result<(), ClusterError> {
         return wrong("node_id: use 1 to 4294967295");
     }
     if config.formation.len() > registry::FORMATION_BYTES {
-        return wrong("formation state is larger than 4 KiB");
+        return wrong("formation state is larger than 24 KiB");
     }
     let mut nodes: Vec<_> = config.peers.iter().map(|peer| peer.node).collect();
     nodes.sort_unstable();

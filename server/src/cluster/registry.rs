@@ -136,8 +136,9 @@ pub const LARGEST_NODE: u64 = u32::MAX as u64;
 
 // --- Frames ---------------------------------------------------------------------------------------------------------------
 
-/// Formation state: who the nodes are, up to nine with addresses and all that were ever removed (see `rove_core::membership`).
-pub const FORMATION_BYTES: usize = 4_096;
+/// Formation state: who the nodes are, up to nine with addresses and all that were ever removed, and which of them hold each of 256
+/// partitions (see `rove_core::membership`).
+pub const FORMATION_BYTES: usize = 24 * 1_024;
 /// A cluster's name is a label of a DNS name.
 pub const NAME_BYTES: usize = 63;
 /// The program's version in `Hello`.

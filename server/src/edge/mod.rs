@@ -212,16 +212,20 @@ fn attach(hub: &Hub, node: &Node) {
         }
     }
     let store = node.clone();
-    hub.attach(Box::new(move |partition, conversation| {
-        let members = read::members(store.state(), partition, conversation, AccountId(0), limits::MEMBERS as usize);
-        match members {
-            Ok(members) => Some(members.into_iter().map(|(account, row)| (account, row.role)).collect()),
-            Err(error) => {
-                tracing::error!(%error, "members cannot be read");
-                None
+    let shards = node.shards().clone();
+    hub.attach(
+        shards,
+        Box::new(move |partition, conversation| {
+            let members = read::members(store.state(), partition, conversation, AccountId(0), limits::MEMBERS as usize);
+            match members {
+                Ok(members) => Some(members.into_iter().map(|(account, row)| (account, row.role)).collect()),
+                Err(error) => {
+                    tracing::error!(%error, "members cannot be read");
+                    None
+                }
             }
-        }
-    }));
+        }),
+    );
 }
 
 /// Accepts connections until shutdown.

@@ -119,13 +119,15 @@ impl Roster {
         self.act();
     }
 
-    /// Waits until this node belongs to a cluster, and says for whom it waits. Returns how often it was rebuilt.
-    pub async fn formed(&self) -> u32 {
+    /// Waits until this node belongs to a cluster, and says for whom it waits.
+    pub async fn formed(&self) -> MemberMap {
         let mut rebuild = self.rebuild.subscribe();
         loop {
             tokio::select! {
                 // The sender is ours: it is there as long as we are.
-                Ok(formed) = rebuild.wait_for(Option::is_some) => return formed.unwrap_or_default(),
+                Ok(_) = rebuild.wait_for(Option::is_some) => if let Some(map) = self.formation.lock().map() {
+                    return map.clone();
+                },
                 () = tokio::time::sleep(SAY_EVERY) => self.say_for_whom_it_waits(),
             }
         }
@@ -332,7 +334,9 @@ impl Roster {
         let leads = node.leader(PartitionId(0)) == Some(self.me);
         let groups = node.groups();
         // There are none before the first tick.
-        let done = leads && !groups.is_empty() && groups.iter().all(|group| follows(&map, group));
+        let done = leads
+            && !groups.is_empty()
+            && (0..).map(PartitionId).zip(&groups).all(|(partition, group)| follows(&map, partition, group));
         if done && let Err(error) = self.propose(node, next).await {
             tracing::debug!(%error, "the end of a node's leaving has to wait");
         }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use rove_core::formation::Formation;
 use rove_core::membership::{MemberMap, Standing, follows};
 use rove_core::replica::{Group, node_of};
+use rove_protocol::ids::PartitionId;
 use serde::{Deserialize, Serialize};
 
 use super::Roster;
@@ -85,7 +86,11 @@ impl MembersStatus {
             version: map.version,
             nodes: members(&formation, map),
             waiting: waiting.collect(),
-            groups: node.groups().iter().map(|group| of_group(map, group)).collect(),
+            groups: (0..)
+                .map(PartitionId)
+                .zip(&node.groups())
+                .map(|(partition, group)| of_group(map, partition, group))
+                .collect(),
         }
     }
 
@@ -160,9 +165,13 @@ fn members(formation: &Formation, map: &MemberMap) -> Vec<MemberStatus> {
     map.nodes.iter().map(member).collect()
 }
 
-fn of_group(map: &MemberMap, group: &Group) -> GroupStatus {
+fn of_group(map: &MemberMap, partition: PartitionId, group: &Group) -> GroupStatus {
     let nodes = |replicas: &[u64]| replicas.iter().map(|replica| node_of(*replica).0).collect();
-    GroupStatus { voters: nodes(&group.voters), learners: nodes(&group.learners), settled: follows(map, group) }
+    GroupStatus {
+        voters: nodes(&group.voters),
+        learners: nodes(&group.learners),
+        settled: follows(map, partition, group),
+    }
 }
 
 #[cfg(test)]
@@ -189,7 +198,7 @@ mod tests {
     #[test]
     fn the_line_names_who_is_there_and_in_which_life() {
         let store = |node: u8| (NodeId(u64::from(node)), StoreId([node; 16]));
-        let map = MemberMap::founded(&(1..=4).map(store).collect());
+        let map = MemberMap::founded(&(1..=4).map(store).collect(), 2);
         let map = map.replace(NodeId(3), StoreId([9; 16]), None).unwrap().leave(NodeId(4)).unwrap();
         let boot = Boot { store: StoreId([1; 16]), number: 1, nonce: 1 };
         let me = Identity {

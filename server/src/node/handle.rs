@@ -10,7 +10,9 @@ use parking_lot::Mutex;
 use rove_core::apply_version::ApplyVersions;
 use rove_core::command::{ConversationCommand, ConversationOutcome, Envelope};
 use rove_core::directory::{DirectoryCommand, DirectoryOutcome, DirectoryRead};
-use rove_core::placement::partition_of;
+use rove_core::formation::StoreId;
+use rove_core::membership::MemberMap;
+use rove_core::placement::ShardMap;
 use rove_protocol::ids::{ConversationId, NodeId, PartitionId};
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -52,6 +54,8 @@ pub(super) struct Shared {
     /// How often it was started with its data directory, this time included.
     pub(super) boot: u64,
     pub(super) partitions: u16,
+    /// Which of them holds which shard.
+    pub(super) shards: ShardMap,
     pub(super) queue_commands: usize,
     pub(super) queue_bytes: usize,
     /// One for each partition, the directory's first.
@@ -112,7 +116,9 @@ impl Node {
     /// cluster is opened and started in two steps: [`Opened`].
     pub fn start(config: NodeConfig, sinks: Sinks) -> Result<(Self, NodeRunner), StartError> {
         let (_, nobody) = inbox();
-        Opened::open(config)?.start(0, sinks, Arc::new(NoPeers), nobody)
+        // What it is called by others, there are none.
+        let alone = MemberMap::founded(&[(config.node_id, StoreId([0; 16]))].into(), config.partitions);
+        Opened::open(config)?.start(&alone, sinks, Arc::new(NoPeers), nobody)
     }
 
     /// This node.
@@ -145,9 +151,14 @@ impl Node {
         self.0.shared.apply_version.subscribe()
     }
 
+    /// Which partition holds which shard.
+    pub fn shards(&self) -> &ShardMap {
+        &self.0.shared.shards
+    }
+
     /// Where a conversation lives.
     pub fn partition_of(&self, conversation: ConversationId) -> PartitionId {
-        partition_of(conversation.shard(), self.0.shared.partitions)
+        self.0.shared.shards.of_conversation(conversation)
     }
 
     /// Queues a command for its partition, in the order of the calls. The receiver resolves when the command is applied, and fails

@@ -15,6 +15,7 @@ use rove_core::directory::{DirectoryError, DirectoryRead};
 use rove_core::formation::{Record, founders};
 use rove_core::lane::Lane;
 use rove_core::membership::MemberMap;
+use rove_core::placement::ShardMap;
 use rove_core::replica::{Recovered, Replica, ReplicaConfig, member_of};
 use rove_protocol::ids::{NodeId, PartitionId};
 use tokio::sync::{Notify, watch};
@@ -99,20 +100,20 @@ impl Opened {
         Ok(nodes)
     }
 
-    /// Recovers the replicas and starts the threads. Returns before the log is replayed: see [`Node::is_ready`]. `rebuild` is how
-    /// often this node's replicas were rebuilt: those that were not are founders of their groups, others wait to be taken in. `mail`
-    /// is what `peers` have to say.
+    /// Recovers the replicas and starts the threads. Returns before the log is replayed: see [`Node::is_ready`]. `map` says how often
+    /// this node's replicas were rebuilt, and where they were when the cluster was formed: those are founders of their groups, others wait
+    /// to be taken in. `mail` is what `peers` have to say.
     ///
     /// # Errors
     /// [`StartError::Quarantined`], [`StartError::Thread`].
     pub fn start(
         self,
-        rebuild: u32,
+        map: &MemberMap,
         sinks: Sinks,
         peers: Arc<dyn Peers>,
         mail: PeerMail,
     ) -> Result<(Node, NodeRunner), StartError> {
-        run(self, rebuild, sinks, peers, mail)
+        run(self, map, sinks, peers, mail)
     }
 }
 
@@ -180,7 +181,7 @@ fn open(config: NodeConfig) -> Result<Opened, StartError> {
 /// Starts the threads.
 fn run(
     opened: Opened,
-    rebuild: u32,
+    map: &MemberMap,
     sinks: Sinks,
     peers: Arc<dyn Peers>,
     mail: PeerMail,
@@ -199,11 +200,11 @@ fn run(
         mut readers,
         recovered,
     } = opened;
-    let lanes = lanes(&config, identity, rebuild, recovered)?;
+    let lanes = lanes(&config, identity, map, recovered)?;
     let mut gates_reader = readers.pop().ok_or_else(|| StartError::Config("read_threads".to_owned()))?;
     let members = gates_reader.rows().and_then(DirectoryRead::members);
     let members = members.map_err(|error| StartError::Directory(error.to_string()))?;
-    let shared = shared(&config, identity, members, directory.apply_version());
+    let shared = shared(&config, identity, map.shards.clone(), members, directory.apply_version());
     let stats = Arc::clone(&shared.stats);
     let (log, state, synced) = (Arc::new(log), Arc::new(state), Arc::new(Mutex::new(synced)));
     let mut supervisor = Supervisor::new(Arc::clone(&shared));
@@ -298,11 +299,18 @@ fn run(
 }
 
 /// What the threads and the handles share.
-fn shared(config: &NodeConfig, identity: Identity, members: Option<MemberMap>, apply_version: u16) -> Arc<Shared> {
+fn shared(
+    config: &NodeConfig,
+    identity: Identity,
+    shards: ShardMap,
+    members: Option<MemberMap>,
+    apply_version: u16,
+) -> Arc<Shared> {
     Arc::new(Shared {
         id: config.node_id,
         boot: identity.incarnation,
         partitions: config.partitions,
+        shards,
         queue_commands: config.queue_commands,
         queue_bytes: config.queue_bytes,
         doors: (0..=config.partitions).map(|_| Admission::default()).collect(),
@@ -377,24 +385,30 @@ fn identify(log: &RaftLog, config: &NodeConfig) -> Result<Identity, StartError> 
 fn lanes(
     config: &NodeConfig,
     identity: Identity,
-    rebuild: u32,
+    map: &MemberMap,
     recovered: Vec<(Recovered, u64)>,
 ) -> Result<Vec<Lane>, StartError> {
+    let rebuild = map.nodes.get(&config.node_id).map_or(0, |member| member.rebuild);
+    let first = map.first_placement();
     let recovered = (0..).map(PartitionId).zip(recovered);
-    recovered.map(|(partition, (of, durable))| lane(config, identity, rebuild, partition, of, durable)).collect()
+    let lane = |(partition, (of, durable))| {
+        let founds = rebuild == 0 && first.has(partition, config.node_id);
+        let founders = first.of(partition).filter(|_| founds).map(|node| member_of(node, 0)).collect();
+        let replica = ReplicaConfig::new(partition, member_of(config.node_id, rebuild), founders);
+        lane(config, identity, replica, of, durable)
+    };
+    recovered.map(lane).collect()
 }
 
-/// The replica of `partition`, from what is on disk.
+/// A replica, from what is on disk.
 fn lane(
     config: &NodeConfig,
     identity: Identity,
-    rebuild: u32,
-    partition: PartitionId,
+    mut replica_config: ReplicaConfig,
     recovered: Recovered,
     durable: u64,
 ) -> Result<Lane, StartError> {
-    let founders = config.members.iter().filter(|_| rebuild == 0).map(|node| member_of(*node, 0)).collect();
-    let mut replica_config = ReplicaConfig::new(partition, member_of(config.node_id, rebuild), founders);
+    let partition = replica_config.partition;
     replica_config.keep_for_peers = config.keep_for_peers;
     let mut replica = Replica::recover(replica_config, recovered, &raft_logger::logger(partition))
         .map_err(|reason| StartError::Quarantined { partition, reason })?;

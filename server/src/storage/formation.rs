@@ -104,7 +104,7 @@ mod tests {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (file, record) = FormationFile::open(one.path()).unwrap();
         assert_eq!(record, Record::default());
-        let map = MemberMap::founded(&[(NodeId(1), file.store())].into());
+        let map = MemberMap::founded(&[(NodeId(1), file.store())].into(), 6);
         file.save(&Record { map: Some(map.clone()), ..Record::default() }).unwrap();
         let (again, record) = FormationFile::open(one.path()).unwrap();
         assert_eq!((again.store(), record.map), (file.store(), Some(map)));

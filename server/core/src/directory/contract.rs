@@ -299,7 +299,7 @@ fn numbers_keep_all_their_bits<S: DirectoryStore>(store: &mut S) {
 /// Three founders.
 fn founded() -> MemberMap {
     let store = |node: u8| (NodeId(u64::from(node)), StoreId([node; 16]));
-    MemberMap::founded(&(1..=3).map(store).collect())
+    MemberMap::founded(&(1..=3).map(store).collect(), 6)
 }
 
 fn the_map_of_members_is_one_row<S: DirectoryStore>(store: &mut S) {

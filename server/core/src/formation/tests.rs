@@ -218,7 +218,7 @@ fn a_node_that_ran_alone_is_the_whole_cluster_and_one_that_forgot_its_cluster_fo
         assert_eq!(founded(&nothing, others), None);
     }
     // What was kept counts, whatever the configuration says by now.
-    let map = MemberMap::founded(&[(NodeId(1), StoreId([1; 16]))].into());
+    let map = MemberMap::founded(&[(NodeId(1), StoreId([1; 16]))].into(), 6);
     let kept = Record { map: Some(map), ..Record::default() };
     assert_eq!(founded(&kept, &[]), Some(vec![NodeId(1)]));
 }

@@ -20,7 +20,7 @@ impl Lane {
             return Ok(None);
         }
         let (me, group) = (self.replica.config().id, self.replica.group());
-        let step = next_step(map, me, &group, |replica| self.replica.member_progress(replica));
+        let step = next_step(map, self.partition(), me, &group, |replica| self.replica.member_progress(replica));
         match step {
             Some(Step::Change(change)) => self.replica.propose_members(change)?,
             // One that is refused is asked for again.

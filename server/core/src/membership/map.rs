@@ -1,16 +1,19 @@
 //! The map of a cluster's nodes, and the changes that can be made to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use rove_protocol::ids::NodeId;
+use rove_protocol::ids::{NodeId, PartitionId};
 use serde::{Deserialize, Serialize};
 
 use crate::formation::StoreId;
+use crate::placement::{DIRECTORY, Placement, ShardMap};
 use crate::replica::{GroupMember, member_of, node_of, rebuild_of};
 use crate::versioned::{self, VersionedError};
 
-/// Nodes that a cluster may have: every one holds every partition, and more than a handful of replicas only makes posts slower.
+/// Nodes that a cluster may have: every one holds the directory.
 pub const MEMBERS: usize = 9;
+/// Nodes that a partition has, in clusters founded from now on. With as many as there may be members every node holds everything.
+pub const REPLICAS: u8 = 9;
 /// Nodes that the map remembers, those that were removed among them: their numbers must not come back. Each takes some 30 bytes of
 /// what nodes tell each other on every connection.
 pub const NODES: usize = 32;
@@ -20,7 +23,7 @@ pub const ADDRESS_BYTES: usize = 259;
 /// Whether a node belongs to the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Standing {
-    /// It holds a replica of every partition, or is about to.
+    /// It holds replicas of the directory and of its partitions, or is about to.
     Member,
     /// Its replicas are taken out of their groups.
     Leaving,
@@ -48,6 +51,14 @@ pub struct MemberMap {
     pub version: u64,
     /// The nodes, those that were removed too.
     pub nodes: BTreeMap<NodeId, Member>,
+    /// Those that the cluster was formed with: the replicas of its first placement began with each other, all others are taken in.
+    pub founders: BTreeSet<NodeId>,
+    /// Which partition holds which shard.
+    pub shards: ShardMap,
+    /// How many nodes each partition is to have.
+    pub replicas: u8,
+    /// Which they are.
+    pub placement: Placement,
 }
 
 /// Why a change cannot be made. Says what to do.
@@ -100,7 +111,7 @@ pub enum ChangeError {
 }
 
 /// The version that a map begins with on disk.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 impl MemberMap {
     /// The bytes of a row.
@@ -116,11 +127,24 @@ impl MemberMap {
         versioned::decode(VERSION, bytes)
     }
 
-    /// The map of a cluster that was just formed.
-    pub fn founded(stores: &BTreeMap<NodeId, StoreId>) -> Self {
+    /// The map of a cluster that was just formed, with so many conversation partitions.
+    pub fn founded(stores: &BTreeMap<NodeId, StoreId>, partitions: u16) -> Self {
         let founder =
             |store: &StoreId| Member { store: *store, rebuild: 0, address: String::new(), standing: Standing::Member };
-        Self { version: 0, nodes: stores.iter().map(|(node, store)| (*node, founder(store))).collect() }
+        let founders: BTreeSet<NodeId> = stores.keys().copied().collect();
+        Self {
+            version: 0,
+            nodes: stores.iter().map(|(node, store)| (*node, founder(store))).collect(),
+            shards: ShardMap::even(partitions),
+            replicas: REPLICAS,
+            placement: first_placement(partitions, &founders, REPLICAS),
+            founders,
+        }
+    }
+
+    /// Where the partitions were when the cluster was formed.
+    pub fn first_placement(&self) -> Placement {
+        first_placement(self.shards.partitions(), &self.founders, self.replicas)
     }
 
     /// A node that belongs to the cluster, or still does.
@@ -138,9 +162,26 @@ impl MemberMap {
         self.nodes.iter().filter(|(_, member)| member.standing == Standing::Member).map(|(node, _)| *node)
     }
 
-    /// The replicas that every group is to have, those that vote.
-    pub fn wanted(&self) -> impl Iterator<Item = GroupMember> + '_ {
-        self.members().filter_map(|node| Some(member_of(node, self.nodes.get(&node)?.rebuild)))
+    /// The replicas that are to vote in a partition's group.
+    pub fn wanted(&self, partition: PartitionId) -> impl Iterator<Item = GroupMember> + '_ {
+        self.placement.of(partition).filter_map(|node| self.replica_of(node))
+    }
+
+    /// The replicas that are to have everything of a partition and not to vote: of the directory, those of all other members.
+    pub fn learners(&self, partition: PartitionId) -> impl Iterator<Item = GroupMember> + '_ {
+        let others = self.members().filter(move |node| partition == DIRECTORY && !self.placement.has(partition, *node));
+        others.filter_map(|node| self.replica_of(node))
+    }
+
+    fn replica_of(&self, node: NodeId) -> Option<GroupMember> {
+        Some(member_of(node, self.nodes.get(&node)?.rebuild))
+    }
+
+    /// Whether a replica of a member is to go from this partition, as that is held by others.
+    pub fn is_misplaced(&self, partition: PartitionId, replica: GroupMember) -> bool {
+        // One that the map does not know is of a later one, or obsolete.
+        let known = self.members().any(|node| self.replica_of(node) == Some(replica));
+        known && !self.placement.has(partition, node_of(replica)) && partition != DIRECTORY
     }
 
     /// Whether a replica is to go, by this map and every later one.
@@ -209,7 +250,7 @@ impl MemberMap {
 
     /// The map without the nodes on their way out: their replicas are in no group any more. Nothing if there are none.
     pub fn without_leaving(&self) -> Option<Self> {
-        let mut next = Self { version: self.version + 1, nodes: self.nodes.clone() };
+        let mut next = Self { version: self.version + 1, ..self.clone() };
         let mut any = false;
         for member in next.nodes.values_mut().filter(|member| member.standing == Standing::Leaving) {
             member.standing = Standing::Removed;
@@ -235,7 +276,9 @@ impl MemberMap {
         if nodes.len() > NODES {
             return Err(ChangeError::NoNumber(NODES));
         }
-        Ok(Self { version: self.version + 1, nodes })
+        let mut next = Self { version: self.version + 1, nodes, ..self.clone() };
+        next.placement = self.placement.next(&next.members().collect(), usize::from(self.replicas));
+        Ok(next)
     }
 
     /// Whether this map may take the place of `before`, the one that the directory has, if it has one. Looked at where it is applied:
@@ -244,7 +287,8 @@ impl MemberMap {
         let sound = self.version == before.map_or(0, |map| map.version) + 1
             && self.nodes.len() <= NODES
             && (1..=MEMBERS).contains(&self.members().count())
-            && self.nodes.values().all(|member| member.address.len() <= ADDRESS_BYTES);
+            && self.nodes.values().all(|member| member.address.len() <= ADDRESS_BYTES)
+            && self.is_placed();
         let kept = |(node, old): (&NodeId, &Member)| {
             self.nodes.get(node).is_some_and(|new| {
                 let rebuilt = new.rebuild > old.rebuild;
@@ -253,6 +297,26 @@ impl MemberMap {
                 rebuilt || (same && new.standing as u8 >= old.standing as u8)
             })
         };
-        sound && before.is_none_or(|before| before.nodes.iter().all(kept))
+        // Conversations do not move.
+        let same = |before: &Self| before.shards == self.shards && before.founders == self.founders;
+        sound && before.is_none_or(|before| same(before) && before.nodes.iter().all(kept))
     }
+
+    /// Whether every partition is held by members, and by as many as it is to be.
+    fn is_placed(&self) -> bool {
+        let members: BTreeSet<NodeId> = self.members().collect();
+        let replicas = usize::from(self.replicas).min(members.len());
+        let held = |partition: u16| {
+            let partition = PartitionId(partition);
+            self.placement.of(partition).count() == replicas
+                && self.placement.of(partition).all(|node| members.contains(&node))
+        };
+        self.shards.is_sound()
+            && self.placement.len() == usize::from(self.shards.partitions()) + 1
+            && (0..=self.shards.partitions()).all(held)
+    }
+}
+
+fn first_placement(partitions: u16, founders: &BTreeSet<NodeId>, replicas: u8) -> Placement {
+    Placement::founded(partitions, founders, usize::from(replicas))
 }

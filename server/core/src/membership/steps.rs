@@ -1,6 +1,6 @@
 //! What the leader of a group does next, so that the group becomes what the map says.
 
-use rove_protocol::ids::NodeId;
+use rove_protocol::ids::{NodeId, PartitionId};
 
 use super::map::MemberMap;
 use crate::replica::{Group, GroupMember, MemberChange, Progress, node_of};
@@ -14,10 +14,11 @@ pub enum Step {
     HandOver(NodeId),
 }
 
-/// What `me`, the leader of `group`, does next to make it what `map` says; nothing if that is what it is, or if something has to
-/// happen first. `progress` is how the leader sees each replica.
+/// What `me`, the leader of a partition's `group`, does next to make it what `map` says; nothing if that is what it is, or if something
+/// has to happen first. `progress` is how the leader sees each replica.
 pub fn next_step(
     map: &MemberMap,
+    partition: PartitionId,
     me: GroupMember,
     group: &Group,
     progress: impl Fn(GroupMember) -> Progress,
@@ -26,22 +27,27 @@ pub fn next_step(
     if group.joint {
         return None;
     }
-    let sight = Sight { map, me, group, progress };
+    let sight = Sight { map, partition, me, group, progress };
     // In this order: who comes is on its way first; who is ready takes its place; only then somebody goes.
     sight.newcomer().or_else(|| sight.promotion()).or_else(|| sight.departure())
 }
 
-/// Whether `group` is what `map` says.
-pub fn follows(map: &MemberMap, group: &Group) -> bool {
-    let mut wanted: Vec<_> = map.wanted().collect();
-    let mut voters = group.voters.clone();
-    wanted.sort_unstable();
-    voters.sort_unstable();
-    !group.joint && group.learners.is_empty() && voters == wanted
+/// Whether a partition's `group` is what `map` says.
+pub fn follows(map: &MemberMap, partition: PartitionId, group: &Group) -> bool {
+    let same = |wanted: &mut dyn Iterator<Item = GroupMember>, there: &[GroupMember]| {
+        let (mut wanted, mut there): (Vec<_>, _) = (wanted.collect(), there.to_vec());
+        wanted.sort_unstable();
+        there.sort_unstable();
+        wanted == there
+    };
+    !group.joint
+        && same(&mut map.wanted(partition), &group.voters)
+        && same(&mut map.learners(partition), &group.learners)
 }
 
 struct Sight<'a, P> {
     map: &'a MemberMap,
+    partition: PartitionId,
     me: GroupMember,
     group: &'a Group,
     progress: P,
@@ -52,20 +58,30 @@ impl<P: Fn(GroupMember) -> Progress> Sight<'_, P> {
         self.group.voters.iter().chain(&self.group.learners).copied()
     }
 
+    /// Whether a replica is to go.
+    fn is_to_go(&self, replica: GroupMember) -> bool {
+        self.map.is_obsolete(replica) || self.map.is_misplaced(self.partition, replica)
+    }
+
     /// A replica that is not in the group yet.
     fn newcomer(&self) -> Option<Step> {
         // A later one of its node is there: it is the map that is old.
         let late = |new: GroupMember| self.everybody().any(|there| node_of(there) == node_of(new) && there >= new);
-        let new = self.map.wanted().find(|new| !late(*new))?;
-        Some(Step::Change(MemberChange::AddLearner(new)))
+        let mut wanted = self.map.wanted(self.partition).chain(self.map.learners(self.partition));
+        Some(Step::Change(MemberChange::AddLearner(wanted.find(|new| !late(*new))?)))
     }
 
-    /// A learner that is ready to vote, in the place of its node's last replica if that is still there.
+    /// A learner that is ready to vote, in the place of its node's last replica if that is still there, otherwise of another one that
+    /// is to go: the group is never smaller meanwhile.
     fn promotion(&self) -> Option<Step> {
         let ready = |new: &GroupMember| self.group.learners.contains(new) && (self.progress)(*new).caught_up;
-        let new = self.map.wanted().find(ready)?;
-        let replaced = |old: &&GroupMember| node_of(**old) == node_of(new) && self.map.is_obsolete(**old);
-        match self.group.voters.iter().find(replaced) {
+        let new = self.map.wanted(self.partition).find(ready)?;
+        let own = |old: &&GroupMember| node_of(**old) == node_of(new) && self.map.is_obsolete(**old);
+        let voters = || self.group.voters.iter();
+        let going = || voters().filter(|old| self.is_to_go(**old) && !self.has_successor(**old));
+        // The leader last: it has to hand over first.
+        let other = || going().find(|old| **old != self.me).or_else(|| going().next());
+        match voters().find(own).or_else(other) {
             Some(old) if *old == self.me => self.hand_over(),
             Some(old) => Some(Step::Change(MemberChange::Replace { old: *old, new })),
             None => Some(Step::Change(MemberChange::Promote(new))),
@@ -74,21 +90,27 @@ impl<P: Fn(GroupMember) -> Progress> Sight<'_, P> {
 
     /// A replica that goes without another in its place.
     fn departure(&self) -> Option<Step> {
-        let obsolete = |old: &&GroupMember| self.map.is_obsolete(**old);
-        if let Some(learner) = self.group.learners.iter().find(obsolete) {
+        if let Some(learner) = self.group.learners.iter().find(|learner| self.is_to_go(**learner)) {
             return Some(Step::Change(MemberChange::Remove(*learner)));
         }
-        let old = *self.group.voters.iter().filter(obsolete).find(|old| !self.has_successor(**old))?;
-        if !self.leaves_a_majority(old) {
+        let goes = |old: &&GroupMember| self.is_to_go(**old) && !self.has_successor(**old);
+        let old = *self.group.voters.iter().find(goes)?;
+        if self.is_awaited() || !self.leaves_a_majority(old) {
             return None;
         }
         if old == self.me { self.hand_over() } else { Some(Step::Change(MemberChange::Remove(old))) }
     }
 
+    /// Whether the group would be smaller without one that goes than it is to be, and somebody is on the way to take the place.
+    fn is_awaited(&self) -> bool {
+        let comes = |new: GroupMember| !self.group.voters.contains(&new);
+        self.group.voters.len() <= self.map.wanted(self.partition).count() && self.map.wanted(self.partition).any(comes)
+    }
+
     /// Whether another replica of its node is about to take its place.
     fn has_successor(&self, old: GroupMember) -> bool {
         let of_its_node = |new: &GroupMember| node_of(*new) == node_of(old);
-        self.map.wanted().filter(of_its_node).any(|new| !self.group.voters.contains(&new))
+        self.map.wanted(self.partition).filter(of_its_node).any(|new| !self.group.voters.contains(&new))
     }
 
     /// Whether those that answer can still decide without `old`.
@@ -100,8 +122,7 @@ impl<P: Fn(GroupMember) -> Progress> Sight<'_, P> {
 
     /// To the one that stays and has most.
     fn hand_over(&self) -> Option<Step> {
-        let stays =
-            |heir: &&GroupMember| **heir != self.me && !self.map.is_obsolete(**heir) && (self.progress)(**heir).active;
+        let stays = |heir: &&GroupMember| **heir != self.me && !self.is_to_go(**heir) && (self.progress)(**heir).active;
         let heir = self.group.voters.iter().filter(stays).max_by_key(|heir| (self.progress)(**heir).matched)?;
         Some(Step::HandOver(node_of(*heir)))
     }

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use rove_protocol::ids::NodeId;
+use rove_protocol::ids::{NodeId, PartitionId};
 
 use super::*;
 use crate::formation::StoreId;
+use crate::placement::{DIRECTORY, Placement, ShardMap};
 use crate::replica::{Group, GroupMember, MemberChange, Progress, member_of, node_of};
 
 fn store(byte: u8) -> StoreId {
@@ -14,8 +15,19 @@ fn store(byte: u8) -> StoreId {
 }
 
 fn founded(nodes: u8) -> MemberMap {
-    MemberMap::founded(&(1..=nodes).map(|node| (NodeId(u64::from(node)), store(node))).collect())
+    MemberMap::founded(&(1..=nodes).map(|node| (NodeId(u64::from(node)), store(node))).collect(), 6)
 }
+
+/// With three nodes for each partition, however many there are.
+fn founded_for_three(nodes: u8) -> MemberMap {
+    let mut map = founded(nodes);
+    map.replicas = 3;
+    map.placement = map.first_placement();
+    map
+}
+
+/// The partition that is looked at where every node holds everything.
+const ANY: PartitionId = PartitionId(1);
 
 fn id(node: u64, rebuild: u32) -> GroupMember {
     member_of(NodeId(node), rebuild)
@@ -39,7 +51,7 @@ fn a_replaced_node_learns_first_and_then_takes_its_own_place_in_one_change() {
     assert!(map.may_follow(None) && map.version == 1);
     let (old, new) = (id(3, 0), id(3, 1));
     let away = |replica| if replica == old { AWAY } else { WELL };
-    let step = |group: &Group, progress: &dyn Fn(u64) -> Progress| next_step(&map, 1, group, progress);
+    let step = |group: &Group, progress: &dyn Fn(u64) -> Progress| next_step(&map, ANY, 1, group, progress);
     assert_eq!(step(&group(&[1, 2, old], &[]), &away), Some(change(MemberChange::AddLearner(new))));
     let learns = group(&[1, 2, old], &[new]);
     let behind = |replica| if replica == new { BEHIND } else { away(replica) };
@@ -48,35 +60,35 @@ fn a_replaced_node_learns_first_and_then_takes_its_own_place_in_one_change() {
     assert_eq!(step(&Group { joint: true, ..learns }, &away), None, "one change at a time");
     let done = group(&[1, 2, new], &[]);
     assert_eq!(step(&done, &away), None);
-    assert!(follows(&map, &done));
+    assert!(follows(&map, ANY, &done));
 }
 
 #[test]
 fn a_new_node_learns_and_is_promoted() {
     let map = founded(3).add(NodeId(4), store(4), "four:7684").unwrap();
     let new = id(4, 1);
-    assert_eq!(next_step(&map, 1, &group(&[1, 2, 3], &[]), |_| WELL), Some(change(MemberChange::AddLearner(new))));
-    assert_eq!(next_step(&map, 1, &group(&[1, 2, 3], &[new]), |_| BEHIND), None);
-    assert_eq!(next_step(&map, 1, &group(&[1, 2, 3], &[new]), |_| WELL), Some(change(MemberChange::Promote(new))));
+    assert_eq!(next_step(&map, ANY, 1, &group(&[1, 2, 3], &[]), |_| WELL), Some(change(MemberChange::AddLearner(new))));
+    assert_eq!(next_step(&map, ANY, 1, &group(&[1, 2, 3], &[new]), |_| BEHIND), None);
+    assert_eq!(next_step(&map, ANY, 1, &group(&[1, 2, 3], &[new]), |_| WELL), Some(change(MemberChange::Promote(new))));
 }
 
 #[test]
 fn a_node_that_leaves_goes_only_while_the_others_are_a_majority() {
     let map = founded(3).leave(NodeId(3)).unwrap();
     let all = group(&[1, 2, 3], &[]);
-    assert_eq!(next_step(&map, 1, &all, |_| WELL), Some(change(MemberChange::Remove(3))));
+    assert_eq!(next_step(&map, ANY, 1, &all, |_| WELL), Some(change(MemberChange::Remove(3))));
     let two_away = |replica| if replica == 2 { AWAY } else { WELL };
-    assert_eq!(next_step(&map, 1, &all, two_away), None);
-    assert_eq!(next_step(&map, 3, &all, two_away), None, "the leader that goes finds no heir");
-    assert_eq!(next_step(&map, 3, &all, |_| WELL), Some(Step::HandOver(NodeId(2))));
-    assert!(follows(&map, &group(&[1, 2], &[])));
+    assert_eq!(next_step(&map, ANY, 1, &all, two_away), None);
+    assert_eq!(next_step(&map, ANY, 3, &all, two_away), None, "the leader that goes finds no heir");
+    assert_eq!(next_step(&map, ANY, 3, &all, |_| WELL), Some(Step::HandOver(NodeId(2))));
+    assert!(follows(&map, ANY, &group(&[1, 2], &[])));
 }
 
 #[test]
 fn a_leader_whose_map_is_old_takes_out_nobody_who_came_later() {
     let old = founded(3);
     for group in [group(&[1, 2, id(3, 1)], &[]), group(&[1, 2, 3], &[id(3, 1)]), group(&[1, 2, 3, id(4, 1)], &[])] {
-        assert_eq!(next_step(&old, 1, &group, |_| WELL), None, "{group:?}");
+        assert_eq!(next_step(&old, ANY, 1, &group, |_| WELL), None, "{group:?}");
     }
 }
 
@@ -141,11 +153,16 @@ fn the_largest_map_fits_into_what_nodes_tell_each_other() {
         let standing = if present { Standing::Member } else { Standing::Removed };
         *member = Member { rebuild: u32::MAX, address, standing, ..member.clone() };
     }
-    assert!(postcard::to_allocvec(&map).unwrap().len() <= 3_600);
+    // Nine nodes with the highest numbers, that hold all of 256 partitions.
+    map.shards = ShardMap::even(256);
+    let nodes: BTreeSet<NodeId> = (0..MEMBERS as u64).map(|node| NodeId(u64::from(u32::MAX) - node)).collect();
+    map.placement = Placement::founded(256, &nodes, MEMBERS);
+    assert!(postcard::to_allocvec(&map).unwrap().len() <= 20_000);
 }
 
 /// A group that does what it is told, and who is alive.
 struct Model {
+    partition: PartitionId,
     group: Group,
     /// The voters before a joint change, and after.
     half_done: Option<(Vec<GroupMember>, Vec<GroupMember>)>,
@@ -246,7 +263,7 @@ fn lead(model: &mut Model, map: &MemberMap, leader: usize) -> bool {
         return false;
     }
     let me = alive[leader % alive.len()];
-    match next_step(map, me, &model.group, |replica| model.progress(replica)) {
+    match next_step(map, model.partition, me, &model.group, |replica| model.progress(replica)) {
         Some(Step::Change(change)) => {
             assert!(!matches!(change, MemberChange::Remove(old) | MemberChange::Replace { old, .. } if old == me));
             model.carry_out(change);
@@ -256,7 +273,7 @@ fn lead(model: &mut Model, map: &MemberMap, leader: usize) -> bool {
             assert!(heir != node_of(me));
             let heir = model.group.voters.iter().position(|voter| node_of(*voter) == heir).unwrap();
             let heir = alive.iter().position(|alive| *alive == model.group.voters[heir]).unwrap();
-            let step = next_step(map, alive[heir], &model.group, |replica| model.progress(replica));
+            let step = next_step(map, model.partition, alive[heir], &model.group, |replica| model.progress(replica));
             match step {
                 Some(Step::Change(change)) => model.carry_out(change),
                 other => panic!("the heir was to go on, and does {other:?}"),
@@ -278,21 +295,23 @@ fn change_map(model: &mut Model, map: &MemberMap, next_store: &mut u8, deed: &De
             dead.extend(model.group.voters.iter().filter(|voter| node_of(**voter) == node(lost)));
             dead.extend(model.group.learners.iter().filter(|learner| node_of(**learner) == node(lost)));
             let alive = model.group.voters.iter().filter(|voter| !dead.contains(voter)).count();
-            (alive > model.group.voters.len() / 2 && follows(map, &model.group)).then(|| model.dead = dead)?;
+            (alive > model.group.voters.len() / 2 && follows(map, model.partition, &model.group))
+                .then(|| model.dead = dead)?;
             Some(next)
         }
         Deed::Add(new) => map.add(node(new), store(*next_store), "a:1").ok(),
         Deed::Leave(old) => map.leave(node(old)).ok(),
-        Deed::Forget => follows(map, &model.group).then(|| map.without_leaving()).flatten(),
+        Deed::Forget => follows(map, model.partition, &model.group).then(|| map.without_leaving()).flatten(),
         Deed::Lead { .. } => None,
     }
 }
 
 proptest! {
     #[test]
-    fn whatever_is_changed_majorities_overlap_and_the_group_becomes_what_the_last_map_says(deeds in deeds()) {
-        let mut maps = vec![founded(3)];
+    fn whatever_is_changed_majorities_overlap_and_the_group_becomes_what_the_last_map_says(deeds in deeds(), everywhere: bool, partition in 0..3_u16) {
+        let mut maps = vec![if everywhere { founded(3) } else { founded_for_three(3) }];
         let mut model = Model {
+            partition: PartitionId(partition),
             group: group(&[1, 2, 3], &[]),
             half_done: None,
             dead: BTreeSet::new(),
@@ -319,7 +338,7 @@ proptest! {
             lead(&mut model, &newest, 0);
         }
         model.finish();
-        prop_assert!(follows(&newest, &model.group), "{:?} is not {newest:?}", model.group);
+        prop_assert!(follows(&newest, model.partition, &model.group), "{:?} is not {newest:?}", model.group);
         // Whoever is in the group is of the number that the map gives to its node, and no other was ever made again.
         for replica in model.seen.keys() {
             prop_assert!(newest.nodes[&node_of(*replica)].rebuild >= crate::replica::rebuild_of(*replica));
@@ -339,4 +358,56 @@ fn when_every_number_is_used_up_the_advice_is_one_that_helps() {
     // Removing another would not have helped; what it says does.
     assert_eq!(newcomer(&removed(&full, 3), 99, 99), Err(error));
     assert!(newcomer(&full, 4, 99).is_ok());
+}
+
+#[test]
+fn a_replica_that_moves_is_replaced_by_one_that_has_everything_and_a_leader_hands_over_first() {
+    let map = founded_for_three(3).add(NodeId(4), store(4), "four:7684").unwrap();
+    let new = id(4, 1);
+    let moves = (1..=6).map(PartitionId).find(|partition| map.placement.has(*partition, NodeId(4))).unwrap();
+    let old = (1..=3).find(|node| !map.placement.has(moves, NodeId(*node))).unwrap();
+    let other = (1..=3).find(|node| *node != old).unwrap();
+    let three = group(&[1, 2, 3], &[]);
+    assert_eq!(next_step(&map, moves, other, &three, |_| WELL), Some(change(MemberChange::AddLearner(new))));
+    let learns = group(&[1, 2, 3], &[new]);
+    assert_eq!(next_step(&map, moves, other, &learns, |replica| if replica == new { BEHIND } else { WELL }), None);
+    assert_eq!(next_step(&map, moves, other, &learns, |_| WELL), Some(change(MemberChange::Replace { old, new })));
+    assert!(
+        matches!(next_step(&map, moves, old, &learns, |_| WELL), Some(Step::HandOver(heir)) if heir != NodeId(old))
+    );
+    let stays = (1..=6).map(PartitionId).find(|partition| !map.placement.has(*partition, NodeId(4))).unwrap();
+    assert_eq!(next_step(&map, stays, 1, &three, |_| WELL), None);
+    assert!(follows(&map, stays, &three) && !follows(&map, moves, &three));
+}
+
+#[test]
+fn the_directory_has_three_voters_and_every_other_node_learns_it() {
+    let map = founded_for_three(3).add(NodeId(4), store(4), "four:7684").unwrap();
+    let new = id(4, 1);
+    let three = group(&[1, 2, 3], &[]);
+    assert_eq!(next_step(&map, DIRECTORY, 1, &three, |_| WELL), Some(change(MemberChange::AddLearner(new))));
+    let settled = group(&[1, 2, 3], &[new]);
+    assert_eq!(next_step(&map, DIRECTORY, 1, &settled, |_| WELL), None);
+    assert!(follows(&map, DIRECTORY, &settled));
+    // One of the voters goes: the learner takes its place.
+    let map = map.leave(NodeId(2)).unwrap();
+    assert_eq!(next_step(&map, DIRECTORY, 1, &settled, |_| WELL), Some(change(MemberChange::Replace { old: 2, new })));
+}
+
+#[test]
+fn a_placement_that_leaves_a_partition_to_nobody_may_not_follow() {
+    let first = founded_for_three(3).add(NodeId(4), store(4), "four:7684").unwrap();
+    let next = first.replace(NodeId(4), store(9), None).unwrap();
+    assert!(next.may_follow(Some(&first)));
+    let with = |change: &dyn Fn(&mut MemberMap)| {
+        let mut map = next.clone();
+        change(&mut map);
+        map.may_follow(Some(&first))
+    };
+    let of = |nodes: &[u64]| Placement::founded(6, &nodes.iter().copied().map(NodeId).collect(), 3);
+    assert!(with(&|map| map.placement = of(&[1, 2, 4])));
+    assert!(!with(&|map| map.placement = of(&[1, 2])), "too few");
+    assert!(!with(&|map| map.placement = of(&[1, 2, 7])), "somebody else");
+    assert!(!with(&|map| map.placement = Placement::founded(5, &map.founders, 3)), "a partition is forgotten");
+    assert!(!with(&|map| map.shards = ShardMap::even(5)), "conversations move");
 }

@@ -102,7 +102,7 @@ fn fields_that_are_too_long_are_refused() {
     let limits = [
         Hello { cluster: "c".repeat(64), ..hello() },
         Hello { program: "p".repeat(65), ..hello() },
-        Hello { formation: vec![0; 4_097].into(), ..hello() },
+        Hello { formation: vec![0; registry::FORMATION_BYTES + 1].into(), ..hello() },
     ];
     for hello in limits {
         let (_, body) = split(&hello.to_frame());
@@ -111,7 +111,7 @@ fn fields_that_are_too_long_are_refused() {
     let longest = Hello {
         cluster: "c".repeat(63),
         program: "p".repeat(64),
-        formation: vec![0; 4_096].into(),
+        formation: vec![0; registry::FORMATION_BYTES].into(),
         node: NodeId(u64::MAX),
         incarnation: u64::MAX,
         ..hello()

@@ -162,7 +162,7 @@ async fn news_of_the_formation_reach_the_peers() {
     one.cluster.set_formation(Bytes::from_static(b"formed")).unwrap();
     two.ear.exactly(Heard::Formation(1, Bytes::from_static(b"formed"))).await;
     assert_eq!(two.peer(1).formation.unwrap(), Bytes::from_static(b"formed"));
-    assert_eq!(one.cluster.set_formation(vec![0; 4_097].into()), Err(SendError::TooLarge));
+    assert_eq!(one.cluster.set_formation(vec![0; registry::FORMATION_BYTES + 1].into()), Err(SendError::TooLarge));
     one.stop().await;
     two.stop().await;
 }

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::{Mutex, RwLock};
 use rove_core::command::Effect;
 use rove_core::fanout::{PullThreshold, audience};
-use rove_core::placement::partition_of;
+use rove_core::placement::ShardMap;
 use rove_core::presence::PresenceTable;
 use rove_protocol::frame::put_frame;
 use rove_protocol::ids::{AccountId, ConversationId, DeviceId, MessageId, PartitionId, Seq, SessionId};
@@ -78,6 +78,8 @@ pub struct Hub {
     /// The other nodes are to be told of something.
     presence_news: Notify,
     load_members: OnceLock<LoadMembers>,
+    /// Which conversations are in a partition; nobody has one open before that is known.
+    shards: OnceLock<ShardMap>,
     pull: PullThreshold,
     heartbeat: Duration,
     sessions: AtomicU64,
@@ -102,6 +104,7 @@ impl Hub {
             peers: OnceLock::new(),
             presence_news: Notify::new(),
             load_members: OnceLock::new(),
+            shards: OnceLock::new(),
             pull: config.pull,
             heartbeat: config.heartbeat,
             sessions: AtomicU64::new(0),
@@ -131,8 +134,9 @@ impl Hub {
         self.heartbeat
     }
 
-    /// Where members are read. Only the first call counts.
-    pub(super) fn attach(&self, load: LoadMembers) {
+    /// Where conversations are, and where members are read. Only the first call counts.
+    pub(super) fn attach(&self, shards: ShardMap, load: LoadMembers) {
+        let _ = self.shards.set(shards);
         let _ = self.load_members.set(load);
     }
 
@@ -289,10 +293,10 @@ impl EffectSink for Hub {
     fn reset(&self, partition: PartitionId, last_hi: u64) {
         // Who was let in or taken out meanwhile is not known: they are read again.
         *self.members.lock() = MemberCache::new(members::CACHED_MEMBERSHIPS);
-        let partitions = u16::try_from(self.published.len().saturating_sub(1)).unwrap_or(u16::MAX);
         let lives: Vec<Arc<Live>> = {
             let mut lives = self.lives.lock();
-            let jumped = |id: &ConversationId| partition_of(id.shard(), partitions) == partition;
+            let jumped =
+                |id: &ConversationId| self.shards.get().is_some_and(|shards| shards.of_conversation(*id) == partition);
             lives.extract_if(|id, _| jumped(id)).map(|(_, slot)| slot.live).collect()
         };
         // What is opened from here on is opened on the new state.

@@ -16,9 +16,9 @@ fn hub() -> Arc<Hub> {
         heartbeat: Duration::from_secs(20),
         pull: PullThreshold { members: 1, active: 1 },
     });
-    hub.attach(Box::new(|_, conversation| {
-        (conversation == CHAT).then(|| [1, 2].map(|id| (AccountId(id), Role::Member)).into())
-    }));
+    let members =
+        |_, conversation| (conversation == CHAT).then(|| [1, 2].map(|id| (AccountId(id), Role::Member)).into());
+    hub.attach(ShardMap::even(6), Box::new(members));
     hub
 }
 
@@ -171,7 +171,7 @@ fn a_crowded_conversation_is_pulled_only_while_enough_members_are_active() {
 async fn when_a_state_jumps_open_conversations_end_and_everything_is_looked_at_again() {
     let hub = hub();
     let (alice, _) = join(&hub, 1, 1);
-    let partition = partition_of(CHAT.shard(), 6);
+    let partition = ShardMap::even(6).of_conversation(CHAT);
     let before = hub.open(CHAT);
     let mut changed = before.subscribe();
     hub.reset(PartitionId(if partition.0 == 1 { 2 } else { 1 }), 5);

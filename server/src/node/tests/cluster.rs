@@ -96,6 +96,11 @@ impl Side {
 }
 
 /// The nodes, and their disks.
+/// The data directories of the three nodes.
+fn stores() -> BTreeMap<NodeId, StoreId> {
+    (1..=3).map(|id| (NodeId(id), StoreId([u8::try_from(id).unwrap(); 16]))).collect()
+}
+
 struct World {
     dir: tempfile::TempDir,
     net: Arc<Net>,
@@ -142,7 +147,9 @@ impl World {
         if id == NodeId(3) {
             sinks.directory = self.revoked.clone();
         }
-        let started = Opened::open(config).unwrap().start(rebuild, sinks, Arc::new(side), mail).unwrap();
+        let mut map = MemberMap::founded(&stores(), 2);
+        map.nodes.get_mut(&id).unwrap().rebuild = rebuild;
+        let started = Opened::open(config).unwrap().start(&map, sinks, Arc::new(side), mail).unwrap();
         self.net.inboxes.lock().insert(id, inbox);
         self.net.down.lock().remove(&id);
         self.nodes.insert(id, started);
@@ -261,8 +268,7 @@ async fn a_node_with_an_empty_disk_is_rebuilt_from_snapshots() {
     world.agree().await;
     world.kill(NodeId(3)).await;
     std::fs::remove_dir_all(world.path(NodeId(3))).unwrap();
-    let stores = (1..=3).map(|id| (NodeId(id), StoreId([u8::try_from(id).unwrap(); 16]))).collect();
-    let mut map = MemberMap::founded(&stores);
+    let mut map = MemberMap::founded(&stores(), 2);
     map.version = 1;
     map.nodes.get_mut(&NodeId(3)).unwrap().rebuild = 1;
     for id in 1..=2 {

@@ -2,7 +2,7 @@
 
 use rove_core::command::{Actor, ConversationCommand, ConversationOutcome, Envelope, Origin};
 use rove_core::conversation::{ReadError, read};
-use rove_core::placement;
+use rove_core::placement::ShardMap;
 use rove_protocol::ids::{AccountId, ConversationId, NodeId, PartitionId, PostNo, Seq, WriterId};
 use rove_protocol::message::{Posted, Refused};
 use rove_protocol::registry::ErrorCode;
@@ -75,7 +75,7 @@ impl Running {
         let Some(Session { actor, conversation, writer, .. }) = self.sessions.get(&session).cloned() else {
             return Ok(());
         };
-        let partition = placement::partition_of_conversation(conversation, context.plan.partitions);
+        let partition = ShardMap::even(context.plan.partitions).of_conversation(conversation);
         match message {
             ToNode::Open { .. } => {}
             ToNode::Post(post_no, post) => {
@@ -226,7 +226,7 @@ impl Running {
         match reader {
             Reader::Head(session, call) => {
                 let conversation = found.conversation;
-                let partition = placement::partition_of_conversation(conversation, context.plan.partitions);
+                let partition = ShardMap::even(context.plan.partitions).of_conversation(conversation);
                 let row = read::conversation(&self.store, partition, conversation).map_err(|error| failed(&error))?;
                 let head = row.filter(|_| current).map(|row| row.head);
                 self.send(session, ToClient::Head(call, head), context);
@@ -246,7 +246,7 @@ impl Running {
     /// Opens the conversation if this replica may say how it is (D11).
     fn try_open(&mut self, id: SessionId, context: &mut Context<'_>) -> Result<(), String> {
         let Some(session) = self.sessions.get(&id).cloned() else { return Ok(()) };
-        let partition = placement::partition_of_conversation(session.conversation, context.plan.partitions);
+        let partition = ShardMap::even(context.plan.partitions).of_conversation(session.conversation);
         let row = read::conversation(&self.store, partition, session.conversation).map_err(|error| failed(&error))?;
         let member = read::member(&self.store, partition, session.conversation, session.actor.account);
         let (Some(row), Some(_)) = (row, member.map_err(|error| failed(&error))?) else {
@@ -287,7 +287,7 @@ impl Running {
             .sessions
             .iter()
             .filter(|(_, session)| {
-                placement::partition_of_conversation(session.conversation, context.plan.partitions) == partition
+                ShardMap::even(context.plan.partitions).of_conversation(session.conversation) == partition
             })
             .map(|(id, session)| (*id, session.open))
             .collect();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rove_core::conversation::read;
-use rove_core::placement;
+use rove_core::placement::ShardMap;
 use rove_protocol::ids::{ConversationId, PartitionId, Seq};
 use rove_protocol::message::{Body, Event};
 
@@ -34,7 +34,7 @@ impl World {
     /// The head that the first node that runs knows.
     fn head(&self, conversation: ConversationId) -> Option<Seq> {
         let store = self.nodes.iter().find_map(Node::store)?;
-        let partition = placement::partition_of_conversation(conversation, self.plan.partitions);
+        let partition = ShardMap::even(self.plan.partitions).of_conversation(conversation);
         read::conversation(store, partition, conversation).ok().flatten().map(|row| row.head)
     }
 
@@ -47,7 +47,7 @@ impl World {
         for node in &self.nodes {
             let Some(store) = node.store() else { continue };
             for conversation in &conversations {
-                let partition = placement::partition_of_conversation(*conversation, self.plan.partitions);
+                let partition = ShardMap::even(self.plan.partitions).of_conversation(*conversation);
                 let events = read::events(store, partition, *conversation, Seq(1), Seq(u64::MAX - 1), usize::MAX);
                 let decoded: Result<Vec<_>, String> = events.map_err(|error| error.to_string()).and_then(|events| {
                     let decode = |event: read::StoredEvent| {

@@ -302,10 +302,13 @@ fn the_bytes_of_commands_on_disk_are_pinned() {
         DirectoryCommand::RevokeDevice { actor: Actor { account: ALICE, device: PHONE }, device: DeviceId(300) };
     assert_eq!(revoke.encode(), [1, 4, 1, 1, 0xac, 0x02]);
     assert_eq!(DirectoryCommand::GateDone { number: 5 }.encode(), [1, 7, 5]);
-    let map = MemberMap::founded(&[(NodeId(1), StoreId([7; 16]))].into());
+    let map = MemberMap::founded(&[(NodeId(1), StoreId([7; 16]))].into(), 6);
     let change = DirectoryCommand::ChangeMembers { map };
-    // A version, then for each node its store, rebuild, address and standing.
-    assert_eq!(change.encode(), [&[1, 8, 0, 1, 1][..], &[7; 16], &[0, 0, 0]].concat());
+    // A version, then for each node its store, rebuild, address and standing; the founders, the first shard of each partition, the number of
+    // replicas, and the nodes of each partition, the directory's first.
+    let shards = [6, 0, 170, 5, 213, 10, 128, 16, 170, 21, 213, 26];
+    let rest = [&[1, 1][..], &shards, &[9], &[7], &[1; 14]].concat();
+    assert_eq!(change.encode(), [&[1, 8, 0, 1, 1][..], &[7; 16], &[0, 0, 0], &rest].concat());
     for command in [sign_up_command("alice", Some(token("k"))), revoke, change] {
         assert_eq!(DirectoryCommand::decode(&command.encode()), Ok(command));
     }
@@ -315,7 +318,7 @@ fn the_bytes_of_commands_on_disk_are_pinned() {
 fn of_two_changes_of_the_members_made_at_once_one_is_overtaken() {
     let mut world = World::new();
     let store = |node: u8| (NodeId(u64::from(node)), StoreId([node; 16]));
-    let founded = MemberMap::founded(&(1..=3).map(store).collect());
+    let founded = MemberMap::founded(&(1..=3).map(store).collect(), 6);
     let change = |map: &MemberMap| DirectoryCommand::ChangeMembers { map: map.clone() };
     let (one, other) = (founded.leave(NodeId(3)).unwrap(), founded.leave(NodeId(2)).unwrap());
     let before = world.machine.state_hash();
@@ -338,7 +341,7 @@ fn the_apply_version_is_raised_for_the_members_that_were_looked_at_and_every_par
     world.machine = DirectoryMachine::load_with(&world.rows, NEWER).unwrap();
     assert_eq!(world.machine.apply_version(), 1);
     let raise = |version, members| DirectoryCommand::RaiseApplyVersion { version, members };
-    let map = MemberMap::founded(&[(NodeId(1), StoreId([1; 16]))].into());
+    let map = MemberMap::founded(&[(NodeId(1), StoreId([1; 16]))].into(), 6);
     let map = map.add(NodeId(2), StoreId([2; 16]), "two:7684").unwrap();
     world.run(&DirectoryCommand::ChangeMembers { map });
     assert_eq!(world.run(&raise(2, 0)), DirectoryOutcome::Overtaken, "somebody came meanwhile");

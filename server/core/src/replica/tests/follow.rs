@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rove_protocol::ids::NodeId;
+use rove_protocol::ids::{NodeId, PartitionId};
 
 use super::ALL;
 use super::cluster::Cluster;
@@ -11,16 +11,19 @@ use crate::formation::StoreId;
 use crate::membership::{MemberMap, Step, follows, next_step};
 use crate::replica::{member_of, node_of};
 
+/// The group is the directory's: that every node has.
+const PARTITION: PartitionId = PartitionId(0);
+
 fn founded() -> MemberMap {
     let stores: BTreeMap<_, _> = (1..=3_u8).map(|node| (NodeId(u64::from(node)), StoreId([node; 16]))).collect();
-    MemberMap::founded(&stores)
+    MemberMap::founded(&stores, 1)
 }
 
 /// Whoever leads takes its next step, if there is one and it can. Who that was.
 fn step(cluster: &mut Cluster, map: &MemberMap) -> Option<u64> {
     let id = leader(cluster)?;
     let replica = cluster.replica(id);
-    match next_step(map, id, &replica.group(), |member| replica.member_progress(member))? {
+    match next_step(map, PARTITION, id, &replica.group(), |member| replica.member_progress(member))? {
         Step::Change(change) => replica.propose_members(change).ok()?,
         Step::HandOver(node) => {
             let heir = replica.voters().into_iter().find(|voter| node_of(*voter) == node)?;
@@ -72,7 +75,10 @@ fn a_node_with_an_empty_disk_is_rebuilt_wherever_the_leader_dies_on_the_way() {
             deaths += usize::from(run(&mut cluster, &map, fatal, messages));
             for id in [1, 2, new] {
                 let group = cluster.replica(id).group();
-                assert!(follows(&map, &group), "death at step {fatal} after {messages} messages: {id} has {group:?}");
+                assert!(
+                    follows(&map, PARTITION, &group),
+                    "death at step {fatal} after {messages} messages: {id} has {group:?}"
+                );
             }
             // It votes: without one of the others there is still a majority.
             cluster.crash(1);
@@ -100,7 +106,7 @@ fn a_node_that_leaves_hands_over_and_goes_wherever_the_leader_dies_on_the_way() 
             assert!(run(&mut cluster, &map, 1, messages));
             let rest: Vec<u64> = ALL.into_iter().filter(|id| *id != leaving).collect();
             let first = leader(&cluster).expect("somebody leads");
-            assert!(first != leaving && follows(&map, &cluster.replica(first).group()));
+            assert!(first != leaving && follows(&map, PARTITION, &cluster.replica(first).group()));
             cluster.crash(leaving);
             cluster.post("after", rest[0]);
         }
