@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is respected; so is everything else cargo reads from the environment.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap build run cluster test verify fix bench bench-micro bench-load fuzz sim faults
+.PHONY: help bootstrap build run cluster test verify fix bench bench-micro bench-load bench-peers fuzz sim faults
 MAKEFLAGS += --no-print-directory
 
 help: ## This list
@@ -37,6 +37,9 @@ bench-micro: bootstrap ## Micro benchmarks (criterion)
 
 bench-load: bootstrap ## The whole system under load (rove-bench): a release server of its own on loopback, BENCH_SECONDS=10 each
 	@scripts/bench-load.sh
+
+bench-peers: bootstrap ## Rove beside JetStream, etcd, mosquitto and others, in one run: ARGS="--only nats,etcd --rounds 3 --seconds 5"
+	@benches/peers/run.sh $(ARGS)
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS=60 each (needs a nightly toolchain and cargo-fuzz)
 	@scripts/fuzz.sh

@@ -12,6 +12,11 @@ check "format" cargo fmt --all --check -- -l
 check "lints" cargo clippy --workspace --all-targets --locked --keep-going --quiet -- -D warnings
 check "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --keep-going --quiet
 
+# The comparison with other systems, a workspace of its own.
+peers=(--manifest-path benches/peers/Cargo.toml)
+check "format of benches/peers" cargo fmt "${peers[@]}" --check -- -l
+check "lints of benches/peers" cargo clippy "${peers[@]}" --target-dir "$(target_dir)" --all-targets --locked --quiet -- -D warnings
+
 # The protocol must build where there is no operating system (a browser); checked where that target is installed.
 if [ -d "$(rustc --print sysroot)/lib/rustlib/wasm32-unknown-unknown" ]; then
     check "protocol for wasm32" cargo check --package rove-protocol --target wasm32-unknown-unknown --locked --quiet
@@ -34,7 +39,7 @@ else
 fi
 
 if command -v shellcheck >/dev/null; then
-    check "scripts" shellcheck --external-sources scripts/*.sh .ci/run
+    check "scripts" shellcheck --external-sources scripts/*.sh benches/peers/run.sh .ci/run
 else
     skipped "scripts: install shellcheck"
 fi
