@@ -15,7 +15,7 @@ pub const UNANSWERED: u32 = 3;
 pub const PROBE_MS: u64 = 2_000;
 
 /// Silence after which another node is asked while this one is still waited for: twice an election, and several retransmissions on a good
-/// mobile path. Asking in vain costs a handshake and loses nothing.
+/// mobile path. Asking in vain costs a handshake and loses nothing; how often it may be in vain is for [`doubt`](crate::doubt).
 pub const DOUBT_MS: u64 = 1_000;
 /// Unanswered heartbeats after which another node is asked although nothing else is awaited: one may be lost.
 const DOUBTED: u32 = 2;

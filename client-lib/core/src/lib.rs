@@ -8,9 +8,11 @@
 //! - [`timeline`]: what a user sees;
 //! - [`inbox`]: from where to ask for lines again after a reconnect (D10);
 //! - [`streams`]: which conversations have a stream of their own;
-//! - [`reconnect`], [`places`] and [`heartbeat`]: when and where to try again, and when a path is dead;
+//! - [`reconnect`], [`places`], [`heartbeat`] and [`doubt`]: when and where to try again, when a path is dead, and when another node is
+//!   asked before that;
 //! - [`receipts`] and [`presence`]: latest-wins merges.
 
+pub mod doubt;
 pub mod heartbeat;
 pub mod inbox;
 pub mod outbox;

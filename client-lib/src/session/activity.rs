@@ -10,6 +10,10 @@ use tokio::sync::Notify;
 pub(super) struct Activity {
     watching: AtomicBool,
     heard_ms: AtomicU64,
+    /// When the node last answered as soon as a node should.
+    prompt_ms: AtomicU64,
+    /// How often the network has become another one.
+    networks: AtomicUsize,
     requests: AtomicUsize,
     wake: Notify,
     doubt: Notify,
@@ -26,6 +30,23 @@ impl Activity {
 
     pub(super) fn heard(&self, now_ms: u64) {
         self.heard_ms.fetch_max(now_ms, Ordering::Relaxed);
+    }
+
+    pub(super) fn answered_promptly(&self, now_ms: u64) {
+        self.prompt_ms.fetch_max(now_ms, Ordering::Relaxed);
+    }
+
+    /// 0: never.
+    pub(super) fn prompt_ms(&self) -> u64 {
+        self.prompt_ms.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn network_changed(&self) {
+        self.networks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn networks(&self) -> usize {
+        self.networks.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_requests(&self, unanswered: usize) {

@@ -42,6 +42,7 @@ async fn datagrams(session: &Session) -> Result<(), Fault> {
                 let foreground = inner.state.lock().foreground;
                 beats.set_active(foreground, inner.now_ms());
                 beats.probe(inner.now_ms());
+                session.activity.network_changed();
             }
         }
     }
@@ -83,11 +84,19 @@ fn send_heartbeat(session: &Session, number: u64) {
 
 fn take_in(session: &Session, beats: &mut Heartbeats, datagram: Bytes) -> Result<(), Fault> {
     let inner = &session.inner;
+    // Whatever it says, the node is there.
+    session.heard();
     let mut presence = false;
     for frame in datagram_frames(datagram).map_err(Violation::from)? {
         match DatagramDown::decode(frame).map_err(Violation::from)? {
-            Some(DatagramDown::HeartbeatAck(ack)) if beats.answered(ack.number, inner.now_ms()).is_some() => {
-                inner.state.lock().stats.rtt = session.handle.rtt();
+            Some(DatagramDown::HeartbeatAck(ack)) => {
+                let now_ms = inner.now_ms();
+                if let Some(took_ms) = beats.answered(ack.number, now_ms) {
+                    inner.state.lock().stats.rtt = session.handle.rtt();
+                    if took_ms < DOUBT_MS {
+                        session.activity.answered_promptly(now_ms);
+                    }
+                }
             }
             Some(DatagramDown::Presence(message)) => {
                 let mut state = inner.state.lock();
@@ -117,7 +126,7 @@ fn take_in(session: &Session, beats: &mut Heartbeats, datagram: Bytes) -> Result
                     inner.updated(typing.conversation);
                 }
             }
-            Some(DatagramDown::HeartbeatAck(_)) | None => {}
+            None => {}
         }
     }
     if presence {

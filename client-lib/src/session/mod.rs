@@ -282,7 +282,7 @@ pub(crate) async fn run(
                 Some(Ok(TaskEnd::Fault(fault))) => break Over::Lost(fault),
                 Some(Ok(TaskEnd::Goodbye)) => break Over::Stopped,
                 Some(Ok(TaskEnd::Successor(outcome))) => {
-                    if let Some(successor) = successors.decide(outcome, session.activity.heard_ms()) {
+                    if let Some(successor) = successors.decide(inner, &session.activity, outcome) {
                         break Over::Handover(successor);
                     }
                 }
@@ -297,7 +297,9 @@ pub(crate) async fn run(
                 break Over::Lost(lost_reason(&connection).await);
             },
             Some(going) = going_away.recv() => Successors::leave(inner, &going, &mut tasks),
-            () = session.activity.doubted(), if announced && successors.trusts() => successors.doubt(inner, &mut tasks),
+            () = session.activity.doubted(), if announced && successors.trusts() => {
+                successors.doubt(inner, &session.activity, &mut tasks);
+            }
             error = connection.closed() => break Over::Lost(error.into()),
             () = sleep_until(deadline), if !announced => break Over::Lost(Fault::Closed(ErrorCode::Timeout)),
             () = stop.cancelled() => break Over::Stopped,

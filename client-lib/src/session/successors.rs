@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use rove_client_core::doubt::Doubt;
 use rove_protocol::message::GoAway;
 use rove_protocol::registry::ErrorCode;
 use rove_protocol::transport::Connection as _;
 use tokio::task::JoinSet;
 
+use super::activity::Activity;
 use super::control::{Established, first_successor};
 use super::{Fault, TaskEnd};
-use crate::inner::Inner;
+use crate::inner::{Inner, random};
 
 /// Nodes that are tried, one after the other, in place of one that is leaving.
 const SUCCESSORS: usize = 4;
@@ -19,6 +21,9 @@ const SUCCESSORS: usize = 4;
 pub(super) struct Successors {
     /// Since when another node is asked because this one is silent.
     doubted_at_ms: Option<u64>,
+    doubt: Doubt,
+    /// What [`Activity::networks`] said last.
+    networks: usize,
 }
 
 impl Successors {
@@ -35,8 +40,14 @@ impl Successors {
         self.doubted_at_ms.is_none()
     }
 
-    /// The node has been silent for long: another, if there is one, is asked meanwhile.
-    pub(super) fn doubt(&mut self, inner: &Arc<Inner>, tasks: &mut JoinSet<TaskEnd>) {
+    /// The node has been silent for long: another, if there is one, is asked meanwhile, unless that was in vain just now.
+    pub(super) fn doubt(&mut self, inner: &Arc<Inner>, activity: &Activity, tasks: &mut JoinSet<TaskEnd>) {
+        if std::mem::replace(&mut self.networks, activity.networks()) != activity.networks() {
+            self.doubt.reset();
+        }
+        if !self.doubt.asks(activity.heard_ms(), activity.prompt_ms(), inner.now_ms()) {
+            return;
+        }
         let others = inner.places.lock().elsewhere();
         tracing::debug!(?others, "the node is silent");
         if begin(inner, others, tasks) {
@@ -44,16 +55,20 @@ impl Successors {
         }
     }
 
-    /// Another node has answered, or none. Returns the session to go on with, unless this node was heard after it was doubted, at
-    /// `heard_ms`.
+    /// Another node has answered, or none. Returns the session to go on with, unless this node was heard after it was doubted.
     pub(super) fn decide(
         &mut self,
+        inner: &Inner,
+        activity: &Activity,
         outcome: Result<Box<Established>, Fault>,
-        heard_ms: u64,
     ) -> Option<Box<Established>> {
         let doubted_at_ms = self.doubted_at_ms.take();
+        let heard = doubted_at_ms.is_some_and(|at_ms| activity.heard_ms() > at_ms);
+        if heard || (doubted_at_ms.is_some() && outcome.is_err()) {
+            self.doubt.asked_in_vain(inner.now_ms(), random());
+        }
         match outcome {
-            Ok(successor) if doubted_at_ms.is_some_and(|at_ms| heard_ms > at_ms) => {
+            Ok(successor) if heard => {
                 successor.connection.close(ErrorCode::None, "not needed");
                 None
             }

@@ -88,3 +88,36 @@ async fn a_node_that_leaves_names_one_that_is_gone_and_one_that_is_not() {
     post_all(&conversation, 4, 6).await;
     assert_eq!(first.world.lock().texts(), numbered(1, 6));
 }
+
+#[tokio::test]
+async fn a_client_of_a_node_that_is_only_slow_asks_the_others_less_and_less_often() {
+    let (first, second) = two_nodes();
+    let client = in_memory(&first.trusting(&second)).await;
+    let conversation = room(&client).await;
+    post_all(&conversation, 1, 3).await;
+    // The other node has as much to do, and takes nobody.
+    first.world.lock().turn_away = Some(ErrorCode::Busy);
+    first.hold_posts(true);
+    let counts = || {
+        let world = first.world.lock();
+        (world.sessions, world.heartbeats)
+    };
+    let (sessions, beats) = counts();
+    let state = client.state();
+    let post = conversation.post("4").await.unwrap();
+    soon(async {
+        // A heartbeat asks every two seconds of silence; each is answered.
+        while counts().1 < beats + 4 {
+            // The server is not told what the test waits for, so it is asked now and then.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let asked = counts().0 - sessions;
+    assert!((1..=4).contains(&asked), "asked {asked} times within eight seconds");
+    assert!(matches!(*state.borrow(), ConnectionState::Connected { .. }));
+    first.hold_posts(false);
+    assert!(matches!(soon(post.outcome()).await.unwrap(), Outcome::Posted { .. }));
+    assert_eq!(first.world.lock().texts(), numbered(1, 4));
+    assert!(!state.has_changed().unwrap(), "it stayed where it was");
+}

@@ -65,6 +65,8 @@ pub(super) struct Fake {
 struct Orders {
     go_away: watch::Sender<Option<GoAway>>,
     hang_up: watch::Sender<()>,
+    /// Posts are taken and not answered while this is so; everything else is.
+    hold: watch::Sender<bool>,
 }
 
 /// TLS sessions kept: more than a test has.
@@ -225,7 +227,8 @@ impl Fake {
         let runtime = Arc::new(TokioRuntime);
         let endpoint = quinn::Endpoint::new(EndpointConfig::default(), Some(config(&tls)), socket, runtime).unwrap();
         let port = endpoint.local_addr().unwrap().port();
-        let orders = Orders { go_away: watch::channel(None).0, hang_up: watch::channel(()).0 };
+        let orders =
+            Orders { go_away: watch::channel(None).0, hang_up: watch::channel(()).0, hold: watch::channel(false).0 };
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(endpoint.clone(), world.clone(), orders.clone()));
         let address = ServerAddress::pinned("127.0.0.1", port, vec![pin]);
@@ -269,6 +272,11 @@ impl Fake {
         self.endpoint.rebind(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
     }
 
+    /// Is overloaded: answers no posts for as long as this is so, and heartbeats as ever.
+    pub(super) fn hold_posts(&self, hold: bool) {
+        self.orders.hold.send_replace(hold);
+    }
+
     pub(super) fn leave_for(&self, other: SocketAddr) {
         self.leave_for_all(&[other]);
     }
@@ -306,8 +314,8 @@ async fn session(connection: Connection, world: Arc<Mutex<World>>, orders: Order
             _ = hang_up.changed() => return connection.close(ErrorCode::Internal, "hung up on purpose"),
             stream = connection.accept() => {
                 let Ok((send, recv)) = stream else { return };
-                let go_away = orders.go_away.subscribe();
-                tasks.spawn(stream_of(connection.clone(), send, FrameReader::new(recv), world.clone(), go_away));
+                let (connection, world, orders) = (connection.clone(), world.clone(), orders.clone());
+                tasks.spawn(stream_of(connection, send, FrameReader::new(recv), world, orders));
             }
             datagram = connection.read_datagram() => {
                 let Ok(datagram) = datagram else { return };
@@ -328,13 +336,15 @@ async fn stream_of(
     mut send: SendStream,
     mut reader: FrameReader<RecvStream>,
     world: Arc<Mutex<World>>,
-    go_away: watch::Receiver<Option<GoAway>>,
+    orders: Orders,
 ) {
     let Ok(Some(kind)) = reader.stream_type().await else { return };
     let result = match StreamType(u32::try_from(kind).unwrap()) {
-        StreamType::Control => control(&connection, &mut send, &mut reader, &world, go_away).await,
+        StreamType::Control => control(&connection, &mut send, &mut reader, &world, orders.go_away.subscribe()).await,
         StreamType::Inbox => inbox(&mut send, &mut reader, &world).await,
-        StreamType::Conversation => conversation(&connection, &mut send, &mut reader, &world).await,
+        StreamType::Conversation => {
+            conversation(&connection, &mut send, &mut reader, &world, orders.hold.subscribe()).await
+        }
         StreamType::Fetch => fetch(&mut send, &mut reader, &world).await,
         _ => None,
     };
@@ -409,6 +419,7 @@ async fn conversation(
     send: &mut SendStream,
     reader: &mut FrameReader<RecvStream>,
     world: &Mutex<World>,
+    mut hold: watch::Receiver<bool>,
 ) -> Option<()> {
     let Some(ConversationUp::Open(Open { after, writer, conversation, .. })) =
         ConversationUp::decode(next(reader).await?).unwrap()
@@ -445,6 +456,7 @@ async fn conversation(
         send.write(std::mem::take(&mut out).into()).await.ok()?;
         let frame = next(reader).await?;
         if let Some(ConversationUp::Post(post)) = ConversationUp::decode(frame).unwrap() {
+            hold.wait_for(|hold| !hold).await.ok()?;
             let answer = world.lock().post(writer, &post);
             match answer {
                 Answer::Posted(posted) => posted.put_frame(&mut out),
