@@ -28,6 +28,8 @@ for nodes in 1 3; do
     measure "posts-due-$nodes" "$nodes" posts --rate 20000 --seconds "$seconds"
     measure "latency-100-$nodes" "$nodes" latency --rate 100 --seconds "$seconds"
     measure "latency-1000-$nodes" "$nodes" latency --rate 1000 --seconds "$seconds"
+    measure "fan-out-$nodes" "$nodes" fan-out --seconds "$seconds"
+    measure "fan-out-due-$nodes" "$nodes" fan-out --rate 100 --seconds "$seconds"
     measure "rest-$nodes" "$nodes" rest --seconds "$seconds"
 done
 measure idle 1 idle --seconds "$seconds"

@@ -4,8 +4,10 @@
 //! outbox: it must cost as little as it can, because it runs on the cores of the server it measures.
 
 pub mod accounts;
+pub mod disk;
 pub mod echo;
 pub mod error;
+pub mod gate;
 pub mod listener;
 pub mod pace;
 pub mod poster;

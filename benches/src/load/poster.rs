@@ -121,6 +121,11 @@ impl Poster {
         self.back = None;
     }
 
+    /// How many it has posted.
+    pub fn posts(&self) -> u64 {
+        self.next - 1
+    }
+
     /// What it saw, at its end.
     pub fn outcome(mut self) -> Outcome {
         self.heard_at(self.span.until());

@@ -2,15 +2,16 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use quinn::{ClientConfig, Endpoint};
 use rove_protocol::ids::{ConversationId, PostNo, RequestId, Seq, WriterId};
 use rove_protocol::message::{
-    Body, ControlDown, ConversationDown, ConversationInfo, CreateGroup, Heartbeat, Hello, InboxOpen, MemberChange,
-    Message, Open, Request, Welcome,
+    Body, ChangeMembers, ControlDown, ConversationDown, ConversationInfo, CreateGroup, Heartbeat, Hello, InboxOpen,
+    MemberChange, Message, Open, Request, Welcome,
 };
 use rove_protocol::registry::{ALPN, ClientState, ErrorCode, Method, Role, StreamType};
 use rove_protocol::transport::{Connection as _, FrameReader, SendStream as _};
-use rove_protocol::wire::put_varint;
+use rove_protocol::wire::{List, put_varint};
 use rove_quic::{Connection, RecvStream, SendStream};
 
 use super::accounts::Credentials;
@@ -132,20 +133,30 @@ impl Session {
         nonce: [u8; 16],
         members: impl IntoIterator<Item = &Credentials>,
     ) -> Result<ConversationId, LoadError> {
-        let members =
-            members.into_iter().map(|member| MemberChange { account: member.account, role: Role::Member }).collect();
+        let members = List::from(members.into_iter().map(as_member).collect::<Vec<_>>());
         let body = CreateGroup { nonce, title: "load".to_owned(), members }.encode_body().into();
+        let answer = self.request(Method::CreateGroup, body, "CreateGroup").await?;
+        Ok(ConversationInfo::decode_body(answer)?.conversation)
+    }
+
+    /// Takes members into a group, at most as many as one request may.
+    ///
+    /// # Errors
+    /// [`LoadError::Refused`], and those of reading.
+    pub async fn add_members(&mut self, group: ConversationId, members: &[Credentials]) -> Result<(), LoadError> {
+        let changes = List::from(members.iter().map(as_member).collect::<Vec<_>>());
+        let body = ChangeMembers { conversation: group, changes }.encode_body().into();
+        self.request(Method::ChangeMembers, body, "ChangeMembers").await.map(drop)
+    }
+
+    async fn request(&mut self, method: Method, body: Bytes, what: &'static str) -> Result<Bytes, LoadError> {
         self.requests += 1;
-        let request = Request { id: RequestId(self.requests), method: Method::CreateGroup, body };
+        let request = Request { id: RequestId(self.requests), method, body };
         self.control.send.write(request.to_frame().into()).await?;
         loop {
             match self.control.next(ControlDown::decode, "the control stream").await? {
-                ControlDown::Response(response) if response.code == ErrorCode::None => {
-                    return Ok(ConversationInfo::decode_body(response.body)?.conversation);
-                }
-                ControlDown::Response(response) => {
-                    return Err(LoadError::Refused { what: "CreateGroup", code: response.code });
-                }
+                ControlDown::Response(response) if response.code == ErrorCode::None => return Ok(response.body),
+                ControlDown::Response(response) => return Err(LoadError::Refused { what, code: response.code }),
                 ControlDown::Welcome(_) | ControlDown::GoAway(_) => {}
                 ControlDown::Closed(closed) => {
                     return Err(LoadError::Refused { what: "the session", code: closed.code });
@@ -188,4 +199,8 @@ impl Session {
         let heartbeat = Heartbeat { number: self.heartbeats, inbox_version: 0, presence_version: 0 };
         self.connection.send_datagram(heartbeat.to_frame().into());
     }
+}
+
+fn as_member(account: &Credentials) -> MemberChange {
+    MemberChange { account: account.account, role: Role::Member }
 }

@@ -3,15 +3,16 @@
 //! Nothing that Rove does can be faster. `quick` compares with it what Rove does, in one run, so that a slow or busy machine slows both.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rove_benches::load::echo::{self, EchoDialer};
 use rove_benches::load::error::io;
 use rove_benches::load::poster::Outcome;
 use rove_benches::load::server::listening;
-use rove_benches::load::{LoadError, Pace};
-use rove_benches::{Bar, Report, Usage, digits, rounded, sample};
+use rove_benches::load::{LoadError, Pace, disk};
+use rove_benches::{Bar, Histogram, Report, Usage, digits, rounded, sample, say};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
@@ -40,6 +41,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) times: Times,
 }
+
+/// Seconds of syncing: a few thousand writes say enough, and wear the disk.
+const LONGEST_SYNCS: u64 = 3;
 
 /// A server that echoes, a process of its own as the real one is. Killed, by its own process id, when this is dropped.
 #[derive(Debug)]
@@ -122,7 +126,15 @@ pub(crate) async fn echo_server() -> Result<(), LoadError> {
     Ok(())
 }
 
-pub(crate) async fn run(args: &Args) -> Result<Report, LoadError> {
+/// Synced writes, one after the other, on the disk that is measured.
+pub(crate) async fn syncs(dir: &Path, time: Duration) -> Result<Histogram, LoadError> {
+    say(format_args!("syncing: {} s", time.as_secs()));
+    let dir = dir.to_owned();
+    let syncs = tokio::task::spawn_blocking(move || disk::syncs(&dir, time)).await;
+    syncs.map_err(|_| LoadError::Ended("a task of the load"))?.map_err(io("syncing a file"))
+}
+
+pub(crate) async fn run(dir: &Path, args: &Args) -> Result<Report, LoadError> {
     let server = EchoServer::start().await?;
     let bytes = sample::TEXT;
     let mut report = Report::new("floor", format!("bare QUIC echo, {} connections, {bytes} bytes", args.connections));
@@ -143,7 +155,7 @@ pub(crate) async fn run(args: &Args) -> Result<Report, LoadError> {
             .others(echoed.usage.others);
         bars.push(Bar::new(format!("{window} under way"), echoed.per_second));
     }
-    Ok(args
-        .times
-        .describe(report.bars("echoes/s", bars).config("connections", args.connections).config("rate", args.rate)))
+    let syncs = syncs(dir, Duration::from_secs(args.times.seconds.min(LONGEST_SYNCS))).await?;
+    let report = report.times("synced write", "sync", &syncs).bars("echoes/s", bars);
+    Ok(args.times.describe(report.config("connections", args.connections).config("rate", args.rate)))
 }

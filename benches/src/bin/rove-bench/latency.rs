@@ -10,6 +10,7 @@ use rove_benches::load::{Credentials, LoadError, Pace, Poster, Service, listener
 use rove_benches::{Histogram, Report, Schedule, rounded, sample};
 use rove_protocol::ids::{PostNo, WriterId};
 use rove_protocol::limits;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::posts::share;
@@ -89,7 +90,10 @@ pub(crate) async fn measure(service: &Service, accounts: &[Credentials], args: &
                     delivered.record(now.saturating_duration_since(due));
                 }
             };
-            tokio::try_join!(poster.run(&mut posting), listener::hear(&mut listening, writer, posts, each),)?;
+            tokio::try_join!(
+                poster.run(&mut posting),
+                listener::hear(&mut listening, writer, watch::channel(posts).1, each),
+            )?;
             Ok(Heard { posted: poster.outcome(), delivered })
         });
     }

@@ -7,10 +7,13 @@
 // Counts become rates and times: the digits that a float drops are beyond what is measured.
 #![allow(clippy::cast_precision_loss)]
 
+mod baseline;
+mod fan_out;
 mod floor;
 mod idle;
 mod latency;
 mod posts;
+mod quick;
 mod rest;
 mod run;
 
@@ -63,12 +66,16 @@ enum Mode {
     Posts(posts::Args),
     /// The time from a post to its delivery to somebody else, at any rate
     Latency(latency::Args),
+    /// Deliveries per second of posts to a group of many members
+    FanOut(fan_out::Args),
     /// Memory and processor time of a session that does nothing
     Idle(idle::Args),
     /// Processor time and network of nodes that have nothing to do
     Rest(rest::Args),
     /// What a bare echo over the same QUIC can do: what everything else is to be compared with
     Floor(floor::Args),
+    /// A few minutes' guard against becoming slower: ratios to the floor, compared with those in a file
+    Quick(quick::Args),
     /// The server of `floor`
     #[command(hide = true)]
     EchoServer,
@@ -115,9 +122,15 @@ async fn run(args: Args) -> Result<ExitCode, LoadError> {
     match args.mode {
         Mode::Posts(args) => finish(posts::run(&place, &args).await?),
         Mode::Latency(args) => finish(latency::run(&place, &args).await?),
+        Mode::FanOut(args) => finish(fan_out::run(&place, &args).await?),
         Mode::Idle(args) => finish(idle::run(&place, &args).await?),
         Mode::Rest(args) => finish(rest::run(&place, &args).await?),
-        Mode::Floor(args) => finish(floor::run(&args).await?),
+        Mode::Floor(args) => finish(floor::run(&place.dir, &args).await?),
+        Mode::Quick(args) => {
+            let (report, worse) = quick::run(&place, &args).await?;
+            finish(report)?;
+            if worse.0.is_empty() { Ok(ExitCode::SUCCESS) } else { Ok(ExitCode::FAILURE) }
+        }
         Mode::EchoServer => floor::echo_server().await.map(|()| ExitCode::SUCCESS),
     }
 }
