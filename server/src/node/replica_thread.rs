@@ -4,15 +4,15 @@
 //! credits as places in a writer's channel, handing over never blocks; and as it always listens to reports, a writer's report never
 //! blocks for long either. When a credit is missing, replicas are not asked for outputs: proposals gather, and batches grow.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, never, select};
 use rove_core::command::Envelope;
-use rove_core::lane::{HandoverError, Lane, LaneOutputs};
-use rove_core::replica::{PeerMessage, StepError};
+use rove_core::lane::{HandoverError, Lane, LaneOutputs, Mailing};
+use rove_core::replica::StepError;
 use rove_protocol::ids::{NodeId, PartitionId};
 use tokio::sync::oneshot;
 
@@ -134,6 +134,8 @@ pub(super) struct Progress {
     unflushed: u64,
     /// Truncations for the next round of the log, and what waited for a state to be installed.
     truncations: LogRound,
+    /// What is to be sent to peers.
+    mailing: Mailing,
     /// Who waits for which read.
     reading: HashMap<u64, oneshot::Sender<bool>>,
     next_read: u64,
@@ -155,6 +157,7 @@ impl Progress {
             last_checkpoint: now,
             unflushed: 0,
             truncations: LogRound::default(),
+            mailing: Mailing::default(),
             reading: HashMap::new(),
             next_read: 0,
             state_hashes,
@@ -232,6 +235,7 @@ impl ReplicaThread {
         // After a stall the missed ticks are not made up for: a leader would step down for a pause that nobody noticed.
         self.progress.next_tick = now + self.timing.tick;
         self.lanes.iter_mut().for_each(Lane::tick);
+        self.progress.mailing.tick();
         NodeStats::add(&self.shared.stats.replica_ticks, 1);
         self.follow_members();
         self.bound_snapshots();
@@ -323,7 +327,6 @@ impl ReplicaThread {
         let mut log = std::mem::take(&mut self.progress.truncations);
         let mut state = ApplyRound::default();
         let mut directory = DirectoryRound::default();
-        let mut messages: BTreeMap<NodeId, Vec<(PartitionId, PeerMessage)>> = BTreeMap::new();
         for lane in &mut self.lanes {
             let partition = lane.partition();
             if self.sending.installs(partition) {
@@ -341,7 +344,7 @@ impl ReplicaThread {
             }
             log.persists.extend(outputs.persists.into_iter().map(|persist| (partition, persist)));
             for (to, message) in outputs.messages {
-                messages.entry(to).or_default().push((partition, message));
+                self.progress.mailing.add(to, partition, message);
             }
             outputs.forwards.into_iter().for_each(|(to, forward)| self.peers.send_forward(to, forward));
             outputs.acks.into_iter().for_each(|(to, ack)| self.peers.send_forward_ack(to, ack));
@@ -359,7 +362,7 @@ impl ReplicaThread {
                 state.entries.push((partition, outputs.committed));
             }
         }
-        for (to, messages) in messages {
+        for (to, messages) in self.progress.mailing.take() {
             self.peers.send_raft(to, messages);
         }
         self.give_rounds(log, state, directory);

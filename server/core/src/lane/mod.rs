@@ -5,6 +5,7 @@
 //! takes it once → the batcher makes an entry of what queued up → raft → applied on every node, and answered on its own.
 
 mod handover;
+mod mailing;
 mod members;
 mod reads;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use crate::replica::{
 };
 use crate::routing::{Forward, ForwardAck, Intake, Leadership, Router};
 pub use handover::HandoverError;
+pub use mailing::Mailing;
 use reads::Reads;
 
 /// Commands that a leader gathers at most before they are in its log: two full batches of each of eight nodes. Only a node that

@@ -39,6 +39,11 @@ impl PeerMessage {
         !self.0.entries.is_empty()
     }
 
+    /// Whether it may be sent a tick later: it answers a heartbeat, and no read waits for it.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.0.get_msg_type() == MessageType::MsgHeartbeatResponse && self.0.context.is_empty()
+    }
+
     /// The last index of the snapshot that it is about; nothing if it is about none.
     pub fn snapshot_index(&self) -> Option<u64> {
         let is_snapshot = self.0.get_msg_type() == MessageType::MsgSnapshot;
