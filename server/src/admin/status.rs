@@ -239,8 +239,9 @@ impl Status {
         }
         table(&mut text, &rows);
         text.push('\n');
-        let mut rows =
-            vec![["partition", "leader", "term", "committed", "applied (node: index, lag)"].map(str::to_owned)];
+        let mut rows = vec![
+            ["partition", "nodes", "leader", "term", "committed", "applied (node: index, lag)"].map(str::to_owned),
+        ];
         for partition in &self.partitions {
             let replicas = partition.replicas.iter().map(|replica| match replica.lag {
                 0 => format!("{}: {}", replica.node, replica.applied),
@@ -248,6 +249,7 @@ impl Status {
             });
             rows.push([
                 if partition.partition == 0 { "0 directory".to_owned() } else { partition.partition.to_string() },
+                self.placed(partition),
                 partition.leader.map_or_else(dash, |leader| leader.to_string()),
                 partition.term.to_string(),
                 partition.committed.to_string(),
@@ -274,6 +276,16 @@ impl Status {
 }
 
 impl Status {
+    /// The nodes that are to hold a partition; those that do, where no map says it.
+    fn placed(&self, partition: &PartitionStatus) -> String {
+        let group = self.members.as_ref().and_then(|members| members.groups.get(usize::from(partition.partition)));
+        let nodes: Vec<_> = match group {
+            Some(group) => group.nodes.iter().map(ToString::to_string).collect(),
+            None => partition.replicas.iter().map(|replica| replica.node.to_string()).collect(),
+        };
+        nodes.join(" ")
+    }
+
     /// Which version of apply is to come, and for whom that waits.
     fn raising(&self) -> String {
         let nodes = || self.members.iter().flat_map(|members| &members.nodes);

@@ -59,6 +59,9 @@ pub struct StrangerStatus {
 /// The group of a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupStatus {
+    /// The nodes that are to hold the partition.
+    #[serde(default)]
+    pub nodes: Vec<u64>,
     /// The nodes whose replicas vote.
     pub voters: Vec<u64>,
     /// The nodes whose replicas are sent everything and do not vote (yet).
@@ -168,6 +171,7 @@ fn members(formation: &Formation, map: &MemberMap) -> Vec<MemberStatus> {
 fn of_group(map: &MemberMap, partition: PartitionId, group: &Group) -> GroupStatus {
     let nodes = |replicas: &[u64]| replicas.iter().map(|replica| node_of(*replica).0).collect();
     GroupStatus {
+        nodes: map.placement.of(partition).map(|node| node.0).collect(),
         voters: nodes(&group.voters),
         learners: nodes(&group.learners),
         settled: follows(map, partition, group),
@@ -183,7 +187,7 @@ mod tests {
     use super::*;
 
     fn group(learners: &[u64], settled: bool) -> GroupStatus {
-        GroupStatus { voters: vec![1, 2, 3], learners: learners.to_vec(), settled }
+        GroupStatus { nodes: vec![1, 2, 3], voters: vec![1, 2, 3], learners: learners.to_vec(), settled }
     }
 
     #[test]

@@ -173,6 +173,11 @@ impl MemberMap {
         others.filter_map(|node| self.replica_of(node))
     }
 
+    /// Whether `node` is to have a replica of a partition.
+    pub fn places(&self, partition: PartitionId, node: NodeId) -> bool {
+        self.placement.has(partition, node) || (partition == DIRECTORY && self.present(node).is_some())
+    }
+
     fn replica_of(&self, node: NodeId) -> Option<GroupMember> {
         Some(member_of(node, self.nodes.get(&node)?.rebuild))
     }

@@ -88,17 +88,22 @@ impl<P: Fn(GroupMember) -> Progress> Sight<'_, P> {
         }
     }
 
-    /// A replica that goes without another in its place.
+    /// A replica that goes, or votes no longer, without another in its place.
     fn departure(&self) -> Option<Step> {
         if let Some(learner) = self.group.learners.iter().find(|learner| self.is_to_go(**learner)) {
             return Some(Step::Change(MemberChange::Remove(*learner)));
         }
         let goes = |old: &&GroupMember| self.is_to_go(**old) && !self.has_successor(**old);
-        let old = *self.group.voters.iter().find(goes)?;
+        let learns = |old: &&GroupMember| self.map.learners(self.partition).any(|learner| learner == **old);
+        let old = *self.group.voters.iter().find(|old| goes(old) || learns(old))?;
         if self.is_awaited() || !self.leaves_a_majority(old) {
             return None;
         }
-        if old == self.me { self.hand_over() } else { Some(Step::Change(MemberChange::Remove(old))) }
+        match old {
+            old if old == self.me => self.hand_over(),
+            old if learns(&&old) => Some(Step::Change(MemberChange::Demote(old))),
+            old => Some(Step::Change(MemberChange::Remove(old))),
+        }
     }
 
     /// Whether the group would be smaller without one that goes than it is to be, and somebody is on the way to take the place.
@@ -122,7 +127,10 @@ impl<P: Fn(GroupMember) -> Progress> Sight<'_, P> {
 
     /// To the one that stays and has most.
     fn hand_over(&self) -> Option<Step> {
-        let stays = |heir: &&GroupMember| **heir != self.me && !self.is_to_go(**heir) && (self.progress)(**heir).active;
+        let learns = |heir: GroupMember| self.map.learners(self.partition).any(|learner| learner == heir);
+        let stays = |heir: &&GroupMember| {
+            **heir != self.me && !self.is_to_go(**heir) && !learns(**heir) && (self.progress)(**heir).active
+        };
         let heir = self.group.voters.iter().filter(stays).max_by_key(|heir| (self.progress)(**heir).matched)?;
         Some(Step::HandOver(node_of(*heir)))
     }

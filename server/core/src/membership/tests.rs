@@ -194,6 +194,10 @@ impl Model {
                 self.group.learners.retain(|learner| *learner != new);
                 voters.push(new);
             }
+            MemberChange::Demote(old) => {
+                self.group.learners.push(old);
+                voters.retain(|voter| *voter != old);
+            }
             MemberChange::Remove(old) => {
                 self.group.learners.retain(|learner| *learner != old);
                 voters.retain(|voter| *voter != old);
@@ -389,6 +393,10 @@ fn the_directory_has_three_voters_and_every_other_node_learns_it() {
     let settled = group(&[1, 2, 3], &[new]);
     assert_eq!(next_step(&map, DIRECTORY, 1, &settled, |_| WELL), None);
     assert!(follows(&map, DIRECTORY, &settled));
+    // A cluster that had four voters before makes a learner of one, which is never the leader.
+    let four = group(&[1, 2, 3, new], &[]);
+    assert_eq!(next_step(&map, DIRECTORY, 1, &four, |_| WELL), Some(change(MemberChange::Demote(new))));
+    assert!(matches!(next_step(&map, DIRECTORY, new, &four, |_| WELL), Some(Step::HandOver(_))));
     // One of the voters goes: the learner takes its place.
     let map = map.leave(NodeId(2)).unwrap();
     assert_eq!(next_step(&map, DIRECTORY, 1, &settled, |_| WELL), Some(change(MemberChange::Replace { old: 2, new })));

@@ -29,7 +29,9 @@ pub enum MemberChange {
     AddLearner(GroupMember),
     /// Makes a voter of a learner that has caught up.
     Promote(GroupMember),
-    /// Takes a member out, for good: its number is never used again.
+    /// Makes a learner of a voter: it is sent everything as before.
+    Demote(GroupMember),
+    /// Takes a member out. It may come back under its number only if it has kept all that it had.
     Remove(GroupMember),
     /// A learner that has caught up takes a voter's place, in one joint change: the group is never smaller or less safe.
     Replace {
@@ -48,7 +50,7 @@ impl MemberChange {
             single
         };
         match self {
-            Self::AddLearner(id) => vec![single(ConfChangeType::AddLearnerNode, id)],
+            Self::AddLearner(id) | Self::Demote(id) => vec![single(ConfChangeType::AddLearnerNode, id)],
             Self::Promote(id) => vec![single(ConfChangeType::AddNode, id)],
             Self::Remove(id) => vec![single(ConfChangeType::RemoveNode, id)],
             Self::Replace { old, new } => {
@@ -195,11 +197,14 @@ impl Replica {
             MemberChange::AddLearner(id) => self.check_new(id),
             MemberChange::Promote(id) => self.check_caught_up(id),
             // It would go on to decide over a group it is not in; its successor would not know of the end of it.
-            MemberChange::Remove(id) | MemberChange::Replace { old: id, .. } if id == self.config.id => {
+            MemberChange::Demote(id) | MemberChange::Remove(id) | MemberChange::Replace { old: id, .. }
+                if id == self.config.id =>
+            {
                 Err(MembersError::Leads)
             }
+            MemberChange::Demote(id) if !state.voters.contains(&id) => Err(MembersError::NotVoter(id)),
             MemberChange::Remove(id) if !contains(state, id) => Err(MembersError::NotMember(id)),
-            MemberChange::Remove(_) => Ok(()),
+            MemberChange::Demote(_) | MemberChange::Remove(_) => Ok(()),
             MemberChange::Replace { old, .. } if !state.voters.contains(&old) => Err(MembersError::NotVoter(old)),
             MemberChange::Replace { new, .. } => self.check_caught_up(new),
         }
