@@ -30,6 +30,8 @@ for nodes in 1 3; do
     measure "latency-1000-$nodes" "$nodes" latency --rate 1000 --seconds "$seconds"
     measure "fan-out-$nodes" "$nodes" fan-out --seconds "$seconds"
     measure "fan-out-due-$nodes" "$nodes" fan-out --rate 100 --seconds "$seconds"
+    measure "storm-$nodes" "$nodes" storm --seconds "$seconds"
+    measure "catch-up-$nodes" "$nodes" catch-up
     measure "rest-$nodes" "$nodes" rest --seconds "$seconds"
 done
 measure idle 1 idle --seconds "$seconds"

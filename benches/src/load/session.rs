@@ -6,13 +6,13 @@ use bytes::Bytes;
 use quinn::{ClientConfig, Endpoint};
 use rove_protocol::ids::{ConversationId, PostNo, RequestId, Seq, WriterId};
 use rove_protocol::message::{
-    Body, ChangeMembers, ControlDown, ConversationDown, ConversationInfo, CreateGroup, Heartbeat, Hello, InboxOpen,
-    MemberChange, Message, Open, Request, Welcome,
+    Body, ChangeMembers, ControlDown, ConversationDown, ConversationInfo, CreateGroup, Fetch, Heartbeat, Hello,
+    InboxOpen, MemberChange, Message, Open, Request, Welcome,
 };
 use rove_protocol::registry::{ALPN, ClientState, ErrorCode, Method, Role, StreamType};
 use rove_protocol::transport::{Connection as _, FrameReader, SendStream as _};
 use rove_protocol::wire::{List, put_varint};
-use rove_quic::{Connection, RecvStream, SendStream};
+use rove_quic::{Connection, RecvStream, SendStream, Trust};
 
 use super::accounts::Credentials;
 use super::error::{LoadError, io};
@@ -24,6 +24,18 @@ pub struct Dialer {
     endpoint: Endpoint,
     config: ClientConfig,
     server: SocketAddr,
+    trust: Trust,
+}
+
+/// How a connection begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handshake {
+    /// With the certificate and its signature.
+    Full,
+    /// With what is remembered of an earlier one.
+    Resumed,
+    /// The same, and `Hello` goes in the first flight (0-RTT, D5).
+    Early,
 }
 
 /// A stream of a session.
@@ -62,37 +74,85 @@ impl Dialer {
     /// [`LoadError::Io`], [`LoadError::Connect`].
     pub fn new(server: &Server) -> Result<Self, LoadError> {
         let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).map_err(io("binding a socket"))?;
-        let config = rove_quic::client_tls(server.trust(), ALPN).map_err(|e| LoadError::Connect(e.to_string()))?;
-        Ok(Self { endpoint, config, server: server.quic() })
+        let trust = server.trust().clone();
+        let config = rove_quic::client_tls(&trust, ALPN).map_err(connect_error)?;
+        Ok(Self { endpoint, config, server: server.quic(), trust })
     }
 
-    /// Connects and is welcomed.
+    /// Connects and is welcomed. Sessions of one dialer resume each other's TLS session.
     ///
     /// # Errors
     /// [`LoadError::Connect`] if there is no connection, and whatever the server answers but `Welcome`.
     pub async fn session(&self, credentials: &Credentials) -> Result<Session, LoadError> {
-        let connection: Connection = self
-            .endpoint
-            .connect_with(self.config.clone(), self.server, "localhost")
-            .map_err(|e| LoadError::Connect(e.to_string()))?
-            .await
-            .map_err(|e| LoadError::Connect(e.to_string()))?
-            .into();
-        let hello = Hello {
-            device: credentials.device,
-            secret: credentials.secret.clone(),
-            minor: 0,
-            state: ClientState::Foreground,
-            client: "rove-bench".to_owned(),
-        };
-        let mut control = Stream::open(&connection, StreamType::Control, &hello.to_frame()).await?;
-        let welcome = match control.next(ControlDown::decode, "the control stream").await? {
-            ControlDown::Welcome(welcome) => welcome,
-            ControlDown::Closed(closed) => return Err(LoadError::Refused { what: "Hello", code: closed.code }),
-            ControlDown::Response(_) | ControlDown::GoAway(_) => return Err(LoadError::Ended("the session")),
-        };
-        Ok(Session { connection, control, heartbeats: 0, requests: 0, welcome })
+        let connection = self.connecting(&self.config)?.await.map_err(connect_error)?;
+        hello(connection.into(), credentials).await
     }
+
+    /// What a device remembers of the server, that has not been there yet.
+    ///
+    /// # Errors
+    /// [`LoadError::Connect`].
+    pub fn device(&self) -> Result<ClientConfig, LoadError> {
+        rove_quic::client_tls(&self.trust, ALPN).map_err(connect_error)
+    }
+
+    /// As [`Dialer::session`], by a device that remembers this, with the handshake that is asked for; and whether it came to that, as a
+    /// server may have forgotten the device.
+    ///
+    /// # Errors
+    /// As [`Dialer::session`].
+    pub async fn enter(
+        &self,
+        device: &ClientConfig,
+        credentials: &Credentials,
+        handshake: Handshake,
+    ) -> Result<(Session, bool), LoadError> {
+        let connecting = self.connecting(device)?;
+        let begun = match handshake {
+            Handshake::Full => Err(connecting),
+            Handshake::Resumed | Handshake::Early => connecting.into_0rtt(),
+        };
+        match begun {
+            Err(connecting) => {
+                let connection = connecting.await.map_err(connect_error)?;
+                Ok((hello(connection.into(), credentials).await?, handshake == Handshake::Full))
+            }
+            Ok((connection, accepted)) if handshake == Handshake::Early => {
+                let session = hello(connection.into(), credentials).await?;
+                Ok((session, accepted.await))
+            }
+            Ok((connection, accepted)) => {
+                // The keys are there, nothing is sent with them before the handshake is complete.
+                let resumed = accepted.await;
+                Ok((hello(connection.into(), credentials).await?, resumed))
+            }
+        }
+    }
+
+    fn connecting(&self, config: &ClientConfig) -> Result<quinn::Connecting, LoadError> {
+        self.endpoint.connect_with(config.clone(), self.server, "localhost").map_err(connect_error)
+    }
+}
+
+fn connect_error(error: impl std::fmt::Display) -> LoadError {
+    LoadError::Connect(error.to_string())
+}
+
+async fn hello(connection: Connection, credentials: &Credentials) -> Result<Session, LoadError> {
+    let hello = Hello {
+        device: credentials.device,
+        secret: credentials.secret.clone(),
+        minor: 0,
+        state: ClientState::Foreground,
+        client: "rove-bench".to_owned(),
+    };
+    let mut control = Stream::open(&connection, StreamType::Control, &hello.to_frame()).await?;
+    let welcome = match control.next(ControlDown::decode, "the control stream").await? {
+        ControlDown::Welcome(welcome) => welcome,
+        ControlDown::Closed(closed) => return Err(LoadError::Refused { what: "Hello", code: closed.code }),
+        ControlDown::Response(_) | ControlDown::GoAway(_) => return Err(LoadError::Ended("the session")),
+    };
+    Ok(Session { connection, control, heartbeats: 0, requests: 0, welcome })
 }
 
 impl Stream {
@@ -186,6 +246,14 @@ impl Session {
     pub async fn open_inbox(&self) -> Result<Stream, LoadError> {
         let open = InboxOpen { cursors: Vec::new().into() };
         Stream::open(&self.connection, StreamType::Inbox, &open.to_frame()).await
+    }
+
+    /// Opens a stream to fetch pages of history on; `first` is its first frame.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub async fn open_fetch(&self, first: &Fetch) -> Result<Stream, LoadError> {
+        Stream::open(&self.connection, StreamType::Fetch, &first.to_frame()).await
     }
 
     /// Whether the connection is there, as far as anybody knows.

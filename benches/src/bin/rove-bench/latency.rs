@@ -65,8 +65,7 @@ pub(crate) async fn measure(service: &Service, accounts: &[Credentials], args: &
     for (number, pair) in accounts.chunks_exact(2).enumerate() {
         let mut alice = from[number % from.len()].session(&pair[0]).await?;
         let bob = to[(number + 1) % to.len()].session(&pair[1]).await?;
-        let mut name = [0; 16];
-        name[..8].copy_from_slice(&(number as u64 + 1).to_be_bytes());
+        let name = run::name(number as u64 + 1);
         let group = alice.create_group(name, [&pair[1]]).await?;
         let writer = WriterId(name);
         let (posting, listening) = (alice.open(group, writer).await?, bob.open(group, WriterId([255; 16])).await?);

@@ -8,6 +8,7 @@
 #![allow(clippy::cast_precision_loss)]
 
 mod baseline;
+mod catch_up;
 mod fan_out;
 mod floor;
 mod idle;
@@ -16,6 +17,7 @@ mod posts;
 mod quick;
 mod rest;
 mod run;
+mod storm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -70,6 +72,10 @@ enum Mode {
     FanOut(fan_out::Args),
     /// Memory and processor time of a session that does nothing
     Idle(idle::Args),
+    /// Sessions opened per second: full, resumed and early handshakes, until `Welcome`
+    Storm(storm::Args),
+    /// How fast a device that was away reads what it has missed
+    CatchUp(catch_up::Args),
     /// Processor time and network of nodes that have nothing to do
     Rest(rest::Args),
     /// What a bare echo over the same QUIC can do: what everything else is to be compared with
@@ -124,6 +130,8 @@ async fn run(args: Args) -> Result<ExitCode, LoadError> {
         Mode::Latency(args) => finish(latency::run(&place, &args).await?),
         Mode::FanOut(args) => finish(fan_out::run(&place, &args).await?),
         Mode::Idle(args) => finish(idle::run(&place, &args).await?),
+        Mode::Storm(args) => finish(storm::run(&place, &args).await?),
+        Mode::CatchUp(args) => finish(catch_up::run(&place, &args).await?),
         Mode::Rest(args) => finish(rest::run(&place, &args).await?),
         Mode::Floor(args) => finish(floor::run(&place.dir, &args).await?),
         Mode::Quick(args) => {

@@ -46,8 +46,7 @@ pub(crate) async fn measure(service: &Service, accounts: &[Credentials], args: &
     let mut ready = Vec::with_capacity(accounts.len());
     for ((number, credentials), dialer) in (1u64..).zip(accounts).zip(dialers.iter().cycle()) {
         let mut session = dialer.session(credentials).await?;
-        let mut name = [0; 16];
-        name[..8].copy_from_slice(&number.to_be_bytes());
+        let name = run::name(number);
         let group = session.create_group(name, []).await?;
         let conversation = session.open(group, WriterId(name)).await?;
         ready.push((session, conversation));

@@ -7,7 +7,7 @@ use rove_benches::load::error::io;
 use rove_benches::load::{Accounts, Credentials, Dialer, LoadError, Service, Session};
 use rove_benches::{Histogram, say};
 use rove_benches::{Meter, Progress, Report, Span, Usage, digits, milliseconds};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 /// After the last piece of work: everything has been answered long before.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -73,6 +73,13 @@ impl Times {
     }
 }
 
+/// A name for the `number`th writer or group, from 1 on: a writer's must not be all zeros, which is nobody.
+pub(crate) fn name(number: u64) -> [u8; 16] {
+    let mut name = [0; 16];
+    name[..8].copy_from_slice(&number.to_be_bytes());
+    name
+}
+
 /// One socket for each node.
 pub(crate) fn dialers(service: &Service) -> Result<Vec<Dialer>, LoadError> {
     service.nodes().iter().map(Dialer::new).collect()
@@ -96,15 +103,17 @@ pub(crate) async fn measure<T: 'static>(
     })
     .await?;
     let usage = meter.stop().map_err(io("looking at the servers"))?;
-    let rest = watch(&mut tasks, &mut done, Instant::now() + PATIENCE, |_| {});
-    rest.await?;
-    if !tasks.is_empty() {
-        return Err(LoadError::Server("what was under way was not answered".to_owned()));
-    }
+    let rest = tokio::time::timeout(PATIENCE, async {
+        while let Some(ended) = tasks.join_next().await {
+            done.push(joined(ended)?);
+        }
+        Ok(())
+    });
+    rest.await.unwrap_or_else(|_| Err(LoadError::Server("what was under way was not answered".to_owned())))?;
     Ok((usage, done))
 }
 
-/// Takes in what ends until then, or until everything has.
+/// Takes in what ends until then.
 async fn watch<T: 'static>(
     tasks: &mut JoinSet<Result<T, LoadError>>,
     done: &mut Vec<T>,
@@ -118,15 +127,14 @@ async fn watch<T: 'static>(
             return Ok(());
         }
         tokio::select! {
-            ended = tasks.join_next() => match ended {
-                Some(outcome) => done.push(outcome.map_err(|_| LoadError::Ended("a task of the load"))??),
-                // Nothing to wait for but the time, and not even that if it is only for stragglers.
-                None if now >= until || done.is_empty() => return Ok(()),
-                None => tokio::time::sleep_until(until.into()).await,
-            },
+            Some(ended) = tasks.join_next() => done.push(joined(ended)?),
             () = tokio::time::sleep_until((now + LOOK_EVERY).min(until).into()) => {}
         }
     }
+}
+
+fn joined<T>(ended: Result<Result<T, LoadError>, JoinError>) -> Result<T, LoadError> {
+    ended.map_err(|_| LoadError::Ended("a task of the load"))?
 }
 
 /// Processor time and memory of the servers.
