@@ -4,12 +4,15 @@
 // Counts become rates and times: the digits that a float drops are beyond what is measured.
 #![allow(clippy::cast_precision_loss)]
 
+mod ejabberd;
 mod etcd;
 mod link;
 mod mosquitto;
 mod nats;
 mod process;
+mod quic;
 mod results;
+mod rove;
 mod syncs;
 mod targets;
 mod tls;
@@ -70,8 +73,11 @@ enum OwnServer {
 enum Peer {
     Nats,
     Etcd,
+    Ejabberd,
     Mosquitto,
     Websocket,
+    Quic,
+    Rove,
 }
 
 impl std::fmt::Display for Peer {
@@ -86,9 +92,10 @@ impl Peer {
         match self {
             Self::Nats => &["nats-server"],
             Self::Etcd => &["etcd"],
+            Self::Ejabberd => &["erl", "ejabberdctl"],
             Self::Mosquitto => &["mosquitto"],
-            // This program.
-            Self::Websocket => &[],
+            // This program, and what is built with it.
+            Self::Websocket | Self::Quic | Self::Rove => &[],
         }
     }
 
@@ -97,8 +104,11 @@ impl Peer {
         match self {
             Self::Nats => nats::round(plan, results).await,
             Self::Etcd => etcd::round(plan, results).await,
+            Self::Ejabberd => ejabberd::round(plan, results).await,
             Self::Mosquitto => mosquitto::round(plan, results).await,
             Self::Websocket => websocket::round(plan, results).await,
+            Self::Quic => quic::round(plan, results).await,
+            Self::Rove => rove::round(plan, results).await,
         }
     }
 }

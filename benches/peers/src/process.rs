@@ -79,6 +79,17 @@ impl Server {
         }
     }
 
+    /// Waits until it ends by itself, as it must.
+    pub(crate) async fn finished(mut self) -> Result<()> {
+        loop {
+            match self.child.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => bail!("{} ended with {status}:\n{}", self.name, self.last_words()),
+                None => tokio::time::sleep(LOOK_EVERY).await,
+            }
+        }
+    }
+
     /// `kill -9`, as a power failure of one machine looks to the others.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.child.kill().with_context(|| format!("killing {}", self.name))?;

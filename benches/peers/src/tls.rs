@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -20,25 +21,32 @@ pub(crate) type Stream = Box<TlsStream<TcpStream>>;
 pub(crate) struct Tls {
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
+    /// Both in one file, as ejabberd wants it.
+    pub(crate) both: PathBuf,
     connector: TlsConnector,
 }
 
 impl Tls {
     /// Makes one in `dir`.
     pub(crate) fn make(dir: &Path) -> Result<Self> {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-        let (certificate, key) = (dir.join("cert.pem"), dir.join("key.pem"));
-        let (cert_pem, key_pem) = (made.cert.pem(), made.signing_key.serialize_pem());
-        std::fs::write(&certificate, cert_pem)?;
-        std::fs::write(&key, key_pem)?;
+        let key_pair = KeyPair::generate()?;
+        let mut params = CertificateParams::new(["localhost".to_owned()])?;
+        // A year of four digits that OpenSSL's and Erlang's calendars have.
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2049, 1, 1));
+        let made = params.self_signed(&key_pair)?;
+        let (certificate, key, both) = (dir.join("cert.pem"), dir.join("key.pem"), dir.join("both.pem"));
+        let (cert_pem, key_pem) = (made.pem(), key_pair.serialize_pem());
+        std::fs::write(&certificate, &cert_pem)?;
+        std::fs::write(&key, &key_pem)?;
+        std::fs::write(&both, format!("{cert_pem}{key_pem}"))?;
         let mut roots = RootCertStore::empty();
-        roots.add(made.cert.der().clone())?;
+        roots.add(made.der().clone())?;
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()?;
         let mut config = config.with_root_certificates(roots).with_no_client_auth();
         // Every handshake is a full one.
         config.resumption = Resumption::disabled();
-        Ok(Self { certificate, key, connector: TlsConnector::from(Arc::new(config)) })
+        Ok(Self { certificate, key, both, connector: TlsConnector::from(Arc::new(config)) })
     }
 
     /// Connects.
