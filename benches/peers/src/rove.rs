@@ -31,6 +31,8 @@ const WINDOW: &str = "64";
 /// One round.
 pub(crate) async fn round(plan: &Plan, results: &mut Results) -> Result<()> {
     results.version("rove", &format!("Rove {}", rove_benches::Machine::look(&plan.dir).rove));
+    log_ins(plan, results).await?;
+    silence(plan, results).await?;
     for (row, nodes) in [(ONE, 1), (THREE, 3)] {
         results.add(plan, row, &posts(plan, row, nodes).await?);
         let rate = async |rate: &str| bench(plan, nodes, "latency", &["--rate", rate]).await;
@@ -59,8 +61,7 @@ pub(crate) async fn round(plan: &Plan, results: &mut Results) -> Result<()> {
         let report = Report::new("fan-out", ONE.name).number("deliveries/s", "fan_out_per_second", rate);
         results.add(plan, ONE, &report.detail("rove_bench", json));
     }
-    log_ins(plan, results).await?;
-    silence(plan, results).await
+    Ok(())
 }
 
 async fn posts(plan: &Plan, row: Row, nodes: u16) -> Result<Report> {
