@@ -53,9 +53,4 @@ impl Replica {
     pub fn is_transferring(&self) -> bool {
         self.leads() && self.raw.raft.lead_transferee.is_some()
     }
-
-    /// The link to this peer is down: what was sent last is probably lost, and is sent again from what it has acknowledged.
-    pub fn report_unreachable(&mut self, member: GroupMember) {
-        self.raw.report_unreachable(member);
-    }
 }

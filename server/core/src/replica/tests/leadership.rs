@@ -95,7 +95,6 @@ fn what_was_lost_with_a_link_is_sent_again() {
         cluster.propose(leader, value).unwrap();
         cluster.settle();
     }
-    cluster.replica(leader).report_unreachable(follower);
     cluster.heal();
     cluster.tick(4);
     assert_eq!(cluster.values(follower), ["a", "b", "c"]);
