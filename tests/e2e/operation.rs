@@ -83,3 +83,50 @@ async fn two_servers_cannot_share_a_data_directory() {
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(message.contains("lock") || message.contains("use"), "{message}");
 }
+
+/// A file system of its own, let go of when dropped.
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    /// In memory, at `path`; nothing where that may not be mounted.
+    fn at(path: &std::path::Path, options: &str) -> Option<Self> {
+        std::fs::create_dir_all(path).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "rove-test"]).arg(path).output();
+        mounted.is_ok_and(|output| output.status.success()).then(|| Self(path.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // What is still there goes with the machine.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_or_read_only_is_said_at_the_start_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path());
+    assert!(server.terminate().success());
+    let said = |words: &[&str]| {
+        let ended = server.begin().ended();
+        let log = server.log();
+        let last = log.lines().last().unwrap_or_default();
+        assert_eq!(ended.code(), Some(1), "{log}");
+        assert!(words.iter().all(|word| last.contains(word)), "{last}");
+    };
+    let data = dir.path().join("data");
+    for (options, words) in [
+        ("size=8m", &["the disk is full", "free some space", "do not delete files"][..]),
+        ("size=64m,ro", &["mounted read-only", "mount it writable"][..]),
+    ] {
+        let Some(mounted) = Mounted::at(&data, options) else {
+            eprintln!("skipped: a file system in memory may not be mounted here (it takes root)");
+            return;
+        };
+        said(words);
+        drop(mounted);
+    }
+    // With room again it goes on with what it had.
+    server.restart();
+}

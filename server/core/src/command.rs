@@ -191,6 +191,11 @@ impl ConversationCommand {
         versioned::decode(CONVERSATION_COMMAND_VERSION, bytes).map_err(CommandError::Command)
     }
 
+    /// Whether it is taken below the reserve of the disk ([`disk`](crate::disk)): what the cluster tells itself is little, and must go on.
+    pub fn may_use_reserve(&self) -> bool {
+        matches!(self, Self::Gate { .. })
+    }
+
     /// The conversation it is about, which decides the partition it is proposed to; none for a gate, which goes to every
     /// partition concerned.
     pub fn conversation(&self) -> Option<ConversationId> {

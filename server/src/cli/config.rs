@@ -524,6 +524,8 @@ mod tests {
             ("heartbeat_s = 5", "heartbeat_s"),
             ("drain_s = 3600", "drain_s"),
             ("flush_s = 0", "flush_s"),
+            ("disk_reserve = 1048577", "disk_reserve"),
+            ("disk_reserve = -1", "disk_reserve"),
             ("log_format = \"xml\"", "log_format"),
             ("[accounts]\nrate_limit = true", "rate_limit"),
             ("[accounts]\naccess_token_minutes = 0", "accounts.access_token_minutes"),
@@ -531,6 +533,13 @@ mod tests {
         ] {
             let message = load(text).unwrap_err().to_string();
             assert!(message.contains(key), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_reserve_of_the_disk_is_nothing_to_a_tebibyte() {
+        for reserve in [0, MAX_DISK_RESERVE] {
+            assert_eq!(load(&format!("disk_reserve = {reserve}")).unwrap().disk_reserve, reserve);
         }
     }
 

@@ -62,8 +62,8 @@ fn seen(stats: &NodeStats, kept: &mut Reserve, free: u64) {
 
 #[cfg(test)]
 mod tests {
-    use rove_core::command::{Actor, ConversationCommand};
-    use rove_protocol::ids::{AccountId, ConversationId, DeviceId, NodeId};
+    use rove_core::command::{Actor, ConversationCommand, Gate};
+    use rove_protocol::ids::{AccountId, ConversationId, DeviceId, NodeId, PartitionId};
     use rove_protocol::registry::ErrorCode;
 
     use super::*;
@@ -87,6 +87,9 @@ mod tests {
         assert_eq!(propose_with(399), Err(ProposeError::DiskLow));
         assert_eq!(ProposeError::DiskLow.code(), ErrorCode::Busy);
         assert!(!nodes.own().ready, "other nodes hand it nothing");
+        // What the cluster tells itself goes on.
+        let gate = ConversationCommand::Gate { number: 1, gate: Gate::DeviceRevoked(DeviceId(9)) };
+        assert!(node.propose_conversation(PartitionId(1), &gate).is_ok());
         assert_eq!(propose_with(499), Err(ProposeError::DiskLow), "not back and forth");
         assert_eq!(propose_with(500), Ok(()));
         assert_eq!(NodeStats::get(&node.stats().commands_refused_disk), 2);

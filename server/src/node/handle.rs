@@ -172,7 +172,7 @@ impl Node {
             return Err(ProposeError::UnknownPartition(partition));
         }
         let (sender, receiver) = oneshot::channel();
-        self.propose(partition, command.encode().into(), Waiter::Conversation(sender))?;
+        self.propose(partition, command.encode().into(), Waiter::Conversation(sender), command.may_use_reserve())?;
         Ok(receiver)
     }
 
@@ -188,7 +188,7 @@ impl Node {
         command: &DirectoryCommand,
     ) -> Result<oneshot::Receiver<DirectoryOutcome>, ProposeError> {
         let (sender, receiver) = oneshot::channel();
-        self.propose(DIRECTORY, command.encode().into(), Waiter::Directory(sender))?;
+        self.propose(DIRECTORY, command.encode().into(), Waiter::Directory(sender), command.may_use_reserve())?;
         Ok(receiver)
     }
 
@@ -275,7 +275,13 @@ impl Node {
         &self.0.shared.stats
     }
 
-    fn propose(&self, partition: PartitionId, command: Bytes, waiter: Waiter) -> Result<(), ProposeError> {
+    fn propose(
+        &self,
+        partition: PartitionId,
+        command: Bytes,
+        waiter: Waiter,
+        may_use_reserve: bool,
+    ) -> Result<(), ProposeError> {
         let shared = &self.0.shared;
         let refused = |error: ProposeError| {
             let counter = match error {
@@ -289,7 +295,7 @@ impl Node {
         if shared.phase() == Phase::Stopping {
             return Err(ProposeError::Stopping);
         }
-        if self.is_disk_low() {
+        if !may_use_reserve && self.is_disk_low() {
             return Err(refused(ProposeError::DiskLow));
         }
         let size = command.len();

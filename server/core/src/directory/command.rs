@@ -140,6 +140,20 @@ impl DirectoryCommand {
         versioned::encode(VERSION, self)
     }
 
+    /// Whether it is taken below the reserve of the disk ([`disk`](crate::disk)): what the cluster itself needs, and what ends or stops
+    /// somebody, of which there is never much. Nobody signs up or in.
+    pub fn may_use_reserve(&self) -> bool {
+        match self {
+            Self::GateDone { .. }
+            | Self::ChangeMembers { .. }
+            | Self::RaiseApplyVersion { .. }
+            | Self::RevokeDevice { .. }
+            | Self::SuspendAccount { .. }
+            | Self::RestoreAccount { .. } => true,
+            Self::SignUp { .. } | Self::AddDevice { .. } | Self::Reissue { .. } | Self::RotateRefresh { .. } => false,
+        }
+    }
+
     /// Reads what [`DirectoryCommand::encode`] wrote.
     ///
     /// # Errors

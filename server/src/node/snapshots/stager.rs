@@ -1,6 +1,7 @@
 //! Stages what peers send beside the state there is: one snapshot of each partition at a time.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,9 @@ use crate::node::stats::NodeStats;
 
 /// How long what was cut off is kept for a sender that goes on: longer than it tries.
 const KEPT: Duration = Duration::from_secs(60);
+
+/// Why nothing is staged now. Raft asks for it again.
+const NO_ROOM: &str = "the disk is almost full: it is taken when there is room again";
 
 /// A snapshot that is coming in, or was cut off.
 struct Incoming {
@@ -84,7 +88,20 @@ impl Stager {
         }
     }
 
+    /// A state is staged beside the one there is, and how large it becomes is seen only when it is there: below the reserve nothing
+    /// more of it is taken, and what has come is deleted. A disk that is really full would stop the node.
+    fn room(&mut self, partition: PartitionId) -> Result<(), String> {
+        if !self.of.shared.stats.disk_low.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if let Some(incoming) = self.incoming.remove(&partition) {
+            self.of.discard(incoming.staged);
+        }
+        Err(NO_ROOM.to_owned())
+    }
+
     fn offer(&mut self, from: NodeId, header: &SnapshotHeader, alive: &Arc<()>) -> Result<Begun, String> {
+        self.room(header.partition)?;
         let partition = header.partition;
         let (message, index) = self.read(from, header)?;
         self.tickets += 1;
@@ -147,6 +164,8 @@ impl Stager {
 
     fn chunk(&mut self, place: Place, bytes: &Bytes, progress: SnapshotProgress) -> Result<(), String> {
         let of = self.of.clone();
+        self.at(place)?;
+        self.room(place.partition)?;
         let incoming = self.at(place)?;
         if let Err(why) = of.write(&mut incoming.staged, bytes) {
             // Nobody knows how much of it was written: the next try begins anew.

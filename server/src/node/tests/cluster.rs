@@ -149,6 +149,10 @@ impl World {
     }
 
     fn start_rebuilt(&mut self, id: NodeId, rebuild: u32) {
+        self.start_with(id, rebuild, false);
+    }
+
+    fn start_with(&mut self, id: NodeId, rebuild: u32, disk_low: bool) {
         let config = NodeConfig {
             partitions: 2,
             read_threads: 1,
@@ -166,10 +170,17 @@ impl World {
         let mut map = MemberMap::founded(&stores(), 2);
         map.nodes.get_mut(&id).unwrap().rebuild = rebuild;
         let started = Opened::open(config).unwrap().start(&map, sinks, Arc::new(side), mail).unwrap();
+        // Nothing comes before it is reached.
+        started.0.stats().disk_low.store(disk_low, std::sync::atomic::Ordering::Release);
         self.net.inboxes.lock().insert(id, inbox);
         self.net.down.lock().remove(&id);
         self.net.nodes.lock().insert(id, started.0.clone());
         self.nodes.insert(id, started);
+    }
+
+    /// Its disk is almost full.
+    fn start_low(&mut self, id: NodeId) {
+        self.start_with(id, 0, true);
     }
 
     /// As if its process had been killed.
@@ -304,6 +315,26 @@ async fn a_node_with_an_empty_disk_is_rebuilt_from_snapshots() {
     assert!(installed >= 3, "{installed} snapshots for the directory and two partitions");
     seq(post(world.node(3), id, ALICE, 1, 2)).await;
     world.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_disk_is_almost_full_takes_no_snapshot_until_there_is_room() {
+    let mut world = World::new().await;
+    let id = create(world.node(1), ALICE, BOB).await;
+    world.agree().await;
+    leave_behind(&mut world, id).await;
+    world.start_low(NodeId(3));
+    let failed = |world: &World| (1..=2).any(|id| NodeStats::get(&world.node(id).stats().snapshots_failed) > 0);
+    let refused = async {
+        while !failed(&world) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused).await.expect("it is never refused");
+    assert_eq!(NodeStats::get(&world.node(3).stats().snapshots_installed), 0);
+    world.node(3).stats().disk_low.store(false, std::sync::atomic::Ordering::Release);
+    world.agree().await;
+    assert!(NodeStats::get(&world.node(3).stats().snapshots_installed) > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
