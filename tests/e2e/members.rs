@@ -69,10 +69,14 @@ async fn a_node_that_lost_its_disk_is_rebuilt_while_people_talk_and_the_old_disk
     refused(&cluster, 1, &["replace", "9"], &["node 9 is not a member", "1, 2, 3", "cluster add 9"]);
     refused(&cluster, 1, &["replace", "2"], &["node 2 has not introduced itself", "empty data_dir"]);
     refused(&cluster, 1, &["add", "3"], &["node 3 is a member", "cluster replace 3"]);
+    let long = format!("{}:7684", "a".repeat(300));
+    refused(&cluster, 1, &["replace", "3", "--address", &long], &["is no address", "host:port"]);
 
     // People go on meanwhile.
     let config = cluster.node(1).dir().join("rove.toml");
-    let replacing = tokio::task::spawn_blocking(move || command(&config, &["replace", "3"]));
+    let address = cluster.peer_address(3);
+    let given = address.clone();
+    let replacing = tokio::task::spawn_blocking(move || command(&config, &["replace", "3", "--address", &given]));
     for number in 0..50 {
         expected.push(format!("meanwhile {number}"));
         last = say(&at_alice, expected.last().unwrap()).await;
@@ -87,6 +91,8 @@ async fn a_node_that_lost_its_disk_is_rebuilt_while_people_talk_and_the_old_disk
     let whole = |status: &Value| ready(status) == 3 && status["warnings"] == serde_json::json!([]);
     let status = cluster.status_until(3, "node 3 being one of three again", whole).await;
     assert_eq!((&member(&status, 3)["rebuild"], &member(&status, 3)["standing"]), (&1.into(), &"member".into()));
+    assert_eq!(member(&status, 3)["address"], address, "not where the configurations say");
+    assert_eq!(member(&status, 2)["address"], "");
 
     // It knows who it is also when it starts again.
     cluster.node_mut(3).kill();
@@ -156,9 +162,21 @@ async fn a_new_node_is_taken_in_and_another_one_taken_out() {
     // Alice was there, and is elsewhere.
     say(&talk, "two").await;
     assert_eq!(texts(&talk).await, ["one", "two"]);
-    let told = |_: &Value| cluster.node(3).log().contains("node 3 was removed from the cluster: stop it");
-    cluster.status_until(1, "node 3 being told", told).await;
-    cluster.node_mut(3).kill();
+    // It is told, and ends, also when it is started once more.
+    tokio::task::block_in_place(|| {
+        assert_eq!(cluster.node_mut(3).ended().code(), Some(3), "{}", cluster.node(3).log());
+        assert_eq!(cluster.node(3).begin().ended().code(), Some(3), "{}", cluster.node(3).log());
+    });
+    let log = cluster.node(3).log();
+    assert_eq!(
+        log.matches("rove-server: this node does not take part: node 3 was removed from the cluster").count(),
+        2
+    );
+    // Empty, it is one more that waits to be taken in.
+    std::fs::remove_dir_all(cluster.node(3).dir().join("data")).unwrap();
+    let starting = cluster.node(3).begin();
+    cluster.status_until(1, "node 3 waiting", |status| waits(status, 3) == Some(true)).await;
+    drop(starting);
 
     // Of three, two must be ready.
     cluster.node_mut(4).kill();

@@ -143,6 +143,11 @@ impl Cluster {
         self.node(node).address()
     }
 
+    /// `host:port` at which the other nodes reach node `node`.
+    pub fn peer_address(&self, node: u64) -> String {
+        ports(self.address, u16::try_from(node).expect("a small number")).1.to_string()
+    }
+
     /// The directory with one for each node and the authority's.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -9,7 +9,9 @@ use rove_core::replica::PeerMessage;
 use rove_core::routing::{Forward, ForwardAck};
 use rove_protocol::ids::{NodeId, PartitionId};
 
-use crate::cluster::{Cluster, PeerHello, PeerSink, SnapshotError, SnapshotHeader, SnapshotReceiver, SnapshotSource};
+use crate::cluster::{
+    Cluster, NotAllowed, PeerHello, PeerSink, SnapshotError, SnapshotHeader, SnapshotReceiver, SnapshotSource,
+};
 use crate::edge::{Hub, PresencePeers};
 use crate::membership::Roster;
 use crate::node::{PeerInbox, PeerSays, Peers};
@@ -68,8 +70,12 @@ impl PeerSink for Members {
         tracing::info!(%peer, "disconnected");
     }
 
-    fn hello_allowed(&self, hello: &PeerHello) -> Result<(), String> {
+    fn hello_allowed(&self, hello: &PeerHello) -> Result<(), NotAllowed> {
         self.roster.hear(hello.node, &hello.formation)
+    }
+
+    fn removed(&self, by: NodeId) {
+        self.roster.removed(by);
     }
 
     fn formation(&self, from: NodeId, formation: Bytes) {

@@ -1,7 +1,7 @@
 //! The command line: `rove-server init`, `pki`, `serve`, `dev` and `cluster`.
 //!
 //! Exit codes: 0 after a clean stop, 1 if the node cannot start or go on, 2 for a command line or a configuration that is
-//! wrong, 130 after a second signal. Messages for people go to standard error; standard output has only what programs
+//! wrong, 3 if the node was removed from its cluster, 130 after a second signal. Messages for people go to standard error; standard output has only what programs
 //! read: the line that says where the server listens, and the addresses for clients.
 
 mod cluster;
@@ -21,6 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use rove_core::apply_version::ApplyVersions;
+use rove_core::formation::FormationError;
 
 use self::config::ConfigError;
 use self::run::RunError;
@@ -99,6 +100,7 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Run(RunError::Tls(_)) | Self::Cluster(cluster::ClusterCliError::Config(_)) => 2,
+            Self::Run(RunError::Out(FormationError::Removed { .. })) => 3,
             Self::Run(_) | Self::Init(_) | Self::Pki(_) | Self::Cluster(_) => 1,
         }
     }

@@ -197,6 +197,6 @@ fn check(shared: &Shared, hello: Hello) -> Result<PeerHello, Refusal> {
         program: hello.program,
     };
     // Also of one that is no peer: it may become one, and is told what has to be done for that.
-    shared.sink.hello_allowed(&hello).map_err(Refusal::NotAllowed)?;
+    shared.sink.hello_allowed(&hello).map_err(Refusal::from)?;
     if peer.is_some() { Ok(hello) } else { Err(Refusal::UnknownNode(hello.node)) }
 }

@@ -48,6 +48,16 @@ pub(super) enum LinkError {
 }
 
 impl LinkError {
+    /// What the other end closed the connection with, if it did.
+    pub(super) fn closed_with(&self) -> Option<CloseCode> {
+        match self {
+            Self::Lost(ConnectionError::ApplicationClosed(close)) => {
+                u32::try_from(close.error_code.into_inner()).ok().map(CloseCode)
+            }
+            _ => None,
+        }
+    }
+
     /// What the connection is closed with.
     pub(super) fn close_code(&self) -> CloseCode {
         match self {

@@ -71,6 +71,22 @@ pub struct PeerAddress {
     pub address: String,
 }
 
+/// Why a peer may not come as it is, in words for both nodes' logs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct NotAllowed {
+    /// Why, and what to do.
+    pub why: String,
+    /// It was a member, knows no better, and was taken out: it is told so in a way that it understands.
+    pub removed: bool,
+}
+
+impl From<String> for NotAllowed {
+    fn from(why: String) -> Self {
+        Self { why, removed: false }
+    }
+}
+
 /// Who this node is and whom it talks to.
 #[derive(Debug)]
 pub struct ClusterConfig {
@@ -155,7 +171,12 @@ pub trait PeerSink: Send + Sync {
     ///
     /// # Errors
     /// The reason.
-    fn hello_allowed(&self, hello: &PeerHello) -> Result<(), String>;
+    fn hello_allowed(&self, hello: &PeerHello) -> Result<(), NotAllowed>;
+
+    /// A peer says that this node was taken out of the cluster.
+    fn removed(&self, by: NodeId) {
+        let _ = by;
+    }
 
     /// What a peer knows of the cluster's formation now: after every [`PeerSink::link_up`], and when it changes.
     fn formation(&self, from: NodeId, formation: Bytes) {

@@ -20,7 +20,7 @@ use super::link::{Link, Running};
 use super::queue::{Class, Counters};
 use super::refusal::{Failure, Refusal, Whom};
 use super::registry::{self, CloseCode};
-use super::{PeerStatus, Shared};
+use super::{NotAllowed, PeerStatus, Shared};
 
 /// Connections of one peer that wait to be looked at: it has no reason to make more than two.
 pub(super) const CANDIDATES: usize = 2;
@@ -38,7 +38,7 @@ pub(super) struct Peer {
     /// Ended when it is no peer any more.
     pub(super) gone: CancellationToken,
     /// Why its connection is to end, said by whoever does not want it any more.
-    unwanted: watch::Sender<Option<String>>,
+    unwanted: watch::Sender<Option<NotAllowed>>,
     links: std::sync::atomic::AtomicU64,
 }
 
@@ -78,7 +78,7 @@ impl Peer {
     }
 
     /// Ends the connection there is, with the reason.
-    pub(super) fn cut_off(&self, reason: String) {
+    pub(super) fn cut_off(&self, reason: NotAllowed) {
         self.unwanted.send_replace(Some(reason));
     }
 
@@ -105,6 +105,9 @@ impl Peer {
                     *self.resting_until.lock() = Some(Instant::now() + registry::REST);
                 }
                 self.failed(shared, &error.into());
+                if error.closed_with() == Some(CloseCode::REMOVED) {
+                    shared.sink.removed(self.node);
+                }
             }
             GreetError::Refused(_, refusal) => self.failed(shared, &refusal.into()),
         }
@@ -194,7 +197,7 @@ async fn connect(shared: &Shared, peer: &Peer) -> Result<quinn::Connection, Link
 /// What happens to a peer.
 enum Event {
     Stop,
-    Unwanted(String),
+    Unwanted(NotAllowed),
     Inbound(Candidate),
     Dialled(Result<Candidate, GreetError>),
     Failed(LinkError),
@@ -205,7 +208,7 @@ pub(super) struct PeerTask {
     pub(super) shared: Arc<Shared>,
     pub(super) peer: Arc<Peer>,
     pub(super) candidates: mpsc::Receiver<Candidate>,
-    unwanted: watch::Receiver<Option<String>>,
+    unwanted: watch::Receiver<Option<NotAllowed>>,
     running: Option<Running>,
     dial: Option<Dial>,
     /// Inbound, unanswered until the dial under way is done.
@@ -239,7 +242,7 @@ impl PeerTask {
             self.peer.set_link(None);
             let unwanted = self.unwanted.borrow().clone();
             match unwanted {
-                Some(reason) => running.end(CloseCode::NOT_ALLOWED, &reason).await,
+                Some(reason) => end_unwanted(running, reason).await,
                 None => running.end(CloseCode::LEAVING, "").await,
             }
             self.shared.sink.link_down(self.peer.node);
@@ -269,10 +272,10 @@ impl PeerTask {
     }
 
     /// Whoever let it in does so no longer.
-    async fn cut_off(&mut self, reason: String) {
+    async fn cut_off(&mut self, reason: NotAllowed) {
         let Some(running) = self.running.take() else { return };
         self.peer.set_link(None);
-        running.end(CloseCode::NOT_ALLOWED, &reason).await;
+        end_unwanted(running, reason.clone()).await;
         self.peer.refused(&self.shared, &GreetError::Refused(self.peer.node, Refusal::NotAllowed(reason)));
         self.shared.sink.link_down(self.peer.node);
     }
@@ -346,8 +349,13 @@ impl PeerTask {
     }
 }
 
+async fn end_unwanted(running: Running, reason: NotAllowed) {
+    let refusal = Refusal::from(reason);
+    running.end(refusal.code(), &refusal.to_string()).await;
+}
+
 /// Waits until somebody says that the connection is to end.
-async fn unwanted(unwanted: &mut watch::Receiver<Option<String>>) -> String {
+async fn unwanted(unwanted: &mut watch::Receiver<Option<NotAllowed>>) -> NotAllowed {
     // The sender lives in the peer, which the task holds.
     while unwanted.changed().await.is_ok() {
         if let Some(reason) = unwanted.borrow_and_update().clone() {

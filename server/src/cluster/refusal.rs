@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use quinn::ConnectionError;
 use rove_protocol::ids::NodeId;
 
+use super::NotAllowed;
 use super::io::LinkError;
 use super::pki::node_name;
 use super::registry::{CloseCode, REASON_BYTES};
@@ -34,8 +35,8 @@ pub(super) enum Refusal {
          release at a time", theirs.0, theirs.1, ours.0, ours.1
     )]
     Versions { theirs: (u32, u32), ours: (u32, u32) },
-    #[error("{0}")]
-    NotAllowed(String),
+    #[error(transparent)]
+    NotAllowed(#[from] NotAllowed),
     #[error("it broke the rules a moment ago; its log and this node's say how")]
     Resting,
     #[error("another connection of these two nodes is kept")]
@@ -50,6 +51,7 @@ impl Refusal {
             Self::UnknownNode(_) => CloseCode::UNKNOWN_NODE,
             Self::OwnId(_) => CloseCode::OWN_ID,
             Self::Versions { .. } => CloseCode::VERSIONS,
+            Self::NotAllowed(refused) if refused.removed => CloseCode::REMOVED,
             Self::NotAllowed(_) => CloseCode::NOT_ALLOWED,
             Self::Resting => CloseCode::RESTING,
             Self::Duplicate => CloseCode::DUPLICATE,

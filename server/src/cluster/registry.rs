@@ -128,6 +128,8 @@ numbers! {
         RESTING = 12, "cut off a moment ago";
         /// The connection is of no use any more; a new one will be made.
         BROKEN = 13, "broken";
+        /// The node that is told so was a member of the cluster, and was taken out.
+        REMOVED = 14, "removed from the cluster";
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Cluster, PeerAddress};
+use crate::cluster::{Cluster, NotAllowed, PeerAddress};
 use crate::leaving::Drainer;
 use crate::node::Node;
 use crate::storage::formation::FormationFile;
@@ -146,7 +146,7 @@ impl Roster {
     ///
     /// # Errors
     /// Why it is not talked to, in words for both nodes' logs.
-    pub fn hear(&self, from: NodeId, said: &[u8]) -> Result<(), String> {
+    pub fn hear(&self, from: NodeId, said: &[u8]) -> Result<(), NotAllowed> {
         let peer: Introduction = postcard::from_bytes(said).map_err(|error| format!("its introduction: {error}"))?;
         let mut formation = self.formation.lock();
         let mut next = formation.clone();
@@ -164,10 +164,19 @@ impl Roster {
                 *formation = next;
                 drop(formation);
                 self.refused(&error);
-                return Err(error.to_string());
+                // One that comes with another directory, or does not know of its membership yet, waits to be taken in again.
+                let knew = peer.map.and_then(|map| Some(map.present(from)?.store == peer.boot.store)).unwrap_or(false);
+                let removed = knew && error == FormationError::Removed { node: from };
+                return Err(NotAllowed { why: error.to_string(), removed });
             }
         }
         Ok(())
+    }
+
+    /// A member says that this node was taken out.
+    pub fn removed(&self, by: NodeId) {
+        tracing::debug!(%by, "this node was removed from the cluster");
+        self.refused(&FormationError::Removed { node: self.me });
     }
 
     /// The directory says who the nodes are.
@@ -267,7 +276,13 @@ impl Roster {
             *excluded = Some(error.clone());
         }
         drop(excluded);
-        if of_this && matches!(error, FormationError::CannotApply { .. }) {
+        let out = match error {
+            FormationError::CannotApply { .. } => true,
+            // One that does not belong to the cluster yet, or not any more, waits to be taken in.
+            FormationError::Removed { .. } => self.formation.lock().rebuild().is_some(),
+            _ => false,
+        };
+        if of_this && out {
             self.out.send_replace(Some(error.clone()));
         }
     }
@@ -346,4 +361,45 @@ impl Roster {
 fn encode(introduction: &Introduction) -> Bytes {
     // Only a value that serde cannot describe fails, and this is ids, numbers and addresses.
     postcard::to_allocvec(introduction).unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use rove_core::apply_version::ApplyVersions;
+    use rove_core::formation::{Boot, Identity, Record, StoreId};
+    use rove_core::membership::{ADDRESS_BYTES, MEMBERS, Member, NODES};
+
+    use super::*;
+    use crate::cluster::registry::FORMATION_BYTES;
+    use crate::node::MAX_PARTITIONS;
+
+    #[test]
+    fn the_largest_map_there_may_be_fits_into_what_nodes_say_of_themselves() {
+        let address = "a".repeat(ADDRESS_BYTES);
+        let store = |number: u64| StoreId([u8::try_from(number).unwrap(); 16]);
+        // The numbers of nodes, of rebuilds and of changes as large as they are written.
+        let node = |number: u64| NodeId(u64::from(u32::MAX) - number);
+        let members: Vec<_> = (0..MEMBERS as u64).collect();
+        let founders = members.iter().map(|number| (node(*number), store(*number))).collect();
+        let mut map = MemberMap::founded(&founders, MAX_PARTITIONS);
+        for number in MEMBERS as u64..NODES as u64 {
+            let standing = Standing::Removed;
+            map.nodes
+                .insert(node(number), Member { store: store(number), rebuild: 0, address: String::new(), standing });
+        }
+        for member in map.nodes.values_mut() {
+            member.rebuild = u32::MAX;
+            if member.standing == Standing::Member {
+                member.address.clone_from(&address);
+            }
+        }
+        map.version = u64::MAX;
+        let boot = Boot { store: store(0), number: u64::MAX, nonce: u64::MAX };
+        let applies = ApplyVersions { lowest: u16::MAX, highest: u16::MAX };
+        let me = Identity { node: node(0), boot, address, partitions: MAX_PARTITIONS, applies };
+        let mut formation = Formation::new(me, Vec::new(), Record { map: Some(map), ..Record::default() });
+        formation.set_apply_version(u16::MAX);
+        let said = encode(&formation.introduction());
+        assert!(said.len() > 3_000 && said.len() <= FORMATION_BYTES, "{} bytes", said.len());
+    }
 }

@@ -190,8 +190,8 @@ impl PeerSink for Ear {
     fn link_down(&self, peer: NodeId) {
         self.hear(Heard::Down(peer.0));
     }
-    fn hello_allowed(&self, _hello: &PeerHello) -> Result<(), String> {
-        self.allowed.lock().clone().map_or(Ok(()), Err)
+    fn hello_allowed(&self, _hello: &PeerHello) -> Result<(), NotAllowed> {
+        self.allowed.lock().clone().map_or(Ok(()), |why| Err(why.into()))
     }
     fn formation(&self, from: NodeId, formation: Bytes) {
         self.hear(Heard::Formation(from.0, formation));
