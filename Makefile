@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is respected; so is everything else cargo reads from the environment.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap build run cluster test verify fix bench bench-micro bench-load bench-peers fuzz sim faults
+.PHONY: help bootstrap build run cluster test verify fix bench bench-quick bench-micro bench-load bench-peers fuzz sim faults
 MAKEFLAGS += --no-print-directory
 
 help: ## This list
@@ -31,6 +31,9 @@ fix: bootstrap ## Format, and mend what clippy can mend by itself
 	@cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 
 bench: bench-micro bench-load ## Every measurement that benches/RESULTS.md has figures of
+
+bench-quick: bootstrap ## A few minutes: has anything become much slower? Ratios to a bare QUIC echo, compared with benches/baseline.json
+	@scripts/bench-quick.sh
 
 bench-micro: bootstrap ## Micro benchmarks (criterion)
 	@cargo bench --package rove-benches

@@ -1,10 +1,10 @@
 //! The ratios that stand in a file, and what is tolerated.
 //!
 //! A ratio to the floor is not free of noise: floor and Rove use the cores, the caches and the disk in other proportions, so a busy
-//! neighbour does not slow them alike. What was seen on a machine whose cores were taken up to nine tenths by other things is beside each
-//! tolerance in [`RATIOS`]; tolerances are wider than that, because a guard that cries without cause is soon switched off. So they find
-//! what was made half as slow by mistake, a lock or a sync too many. What costs a few percent is for the micro benchmarks and
-//! their instruction counts.
+//! neighbour does not slow them alike. Two runs on a machine of which others used half agreed to a factor of 1.3 in rates, 1.15 in
+//! processor time, and 3 and 1.5 in the median and the 99th percentile of a delivery, which is short and waits for whoever has the core.
+//! Tolerances are wider than that, because a guard that cries without cause is soon switched off. So they find what was
+//! made half as fast by mistake, a lock or a sync too many; what costs a few percent is for measurements on a quiet machine.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,14 +25,14 @@ pub(crate) struct Ratio {
     tolerance: f64,
 }
 
-/// Processor time is what a busy machine changes least, rates come next; the 99th percentile is made of the machine's worst moments, and
-/// those of floor and Rove are not the same ones.
+/// Processor time is what a busy machine changes least, rates come next; times are made of the moments in which somebody else had the core,
+/// and those of floor and Rove are not the same ones.
 pub(crate) const RATIOS: &[Ratio] = &[
     Ratio { name: "posts_per_echo", words: "posts/s : echoes/s", more: true, tolerance: 1.8 },
     Ratio { name: "deliveries_per_echo", words: "deliveries/s : echoes/s", more: true, tolerance: 1.8 },
     Ratio { name: "post_cpu_per_echo_cpu", words: "CPU of a post : echo", more: false, tolerance: 1.6 },
     Ratio { name: "delivery_cpu_per_echo_cpu", words: "CPU of a delivery : echo", more: false, tolerance: 1.6 },
-    Ratio { name: "p50_per_floor_p50", words: "p50 of a delivery : echo and sync", more: false, tolerance: 2.0 },
+    Ratio { name: "p50_per_floor_p50", words: "p50 of a delivery : echo and sync", more: false, tolerance: 4.0 },
     Ratio { name: "p99_per_floor_p99", words: "p99 of a delivery : echo and sync", more: false, tolerance: 4.0 },
 ];
 
@@ -167,6 +167,7 @@ mod tests {
         assert!(Baseline::read(&path).is_err());
         baseline(0.5).write(&path, None).unwrap();
         let text = std::fs::read_to_string(&path).unwrap().replace("\"tolerance\": 4.0", "\"tolerance\": 9.0");
+        assert!(text.contains("9.0"));
         std::fs::write(&path, text).unwrap();
         let kept = Baseline::read(&path).unwrap();
         assert_eq!(kept.get("p99_per_floor_p99"), Some(0.5));

@@ -75,8 +75,10 @@ pub(crate) async fn run(place: &Place, args: &Args) -> Result<(Report, Verdict),
             rounds.iter().flatten().filter(|(name, _)| *name == ratio.name).map(|(_, v)| *v).collect();
         report = report
             .figure(ratio.words, digits(value), ratio.name, rounded(value))
-            .detail(&format!("{}_rounds", ratio.name), spread)
-            .note(kept.as_ref().map_or_else(String::new, |kept| kept.line(ratio, value)));
+            .detail(&format!("{}_rounds", ratio.name), spread);
+        if let Some(kept) = kept.as_ref().filter(|_| !args.keep) {
+            report = report.note(kept.line(ratio, value));
+        }
     }
     let bars = baseline::RATIOS.iter().map(|ratio| Bar::new(ratio.words, measured.get(ratio.name).unwrap_or(0.0)));
     let report = report.bars("ratios to the floor", bars.collect());
