@@ -1,7 +1,7 @@
 //! A guard against becoming slower, for machines that are slow or busy: what Rove does, as a ratio to the floor measured in the same run.
 //!
 //! Every round measures the floor and Rove in turn, so that whatever slows one slows the other; a ratio is of one round, and the median
-//! over the rounds is compared with what stands in a file. See [`baseline`](crate::baseline) for what is tolerated and why.
+//! over the rounds is compared with what stands in a file. See [`crate::baseline`] for what is tolerated and why.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -11,7 +11,7 @@ use rove_protocol::ids::{NodeId, PartitionId};
 
 use crate::replica::PeerMessage;
 
-/// What is to be sent, by node. See the [module](self).
+/// What is to be sent, by node.
 #[derive(Debug, Default)]
 pub struct Mailing {
     due: BTreeMap<NodeId, Vec<(PartitionId, PeerMessage)>>,
