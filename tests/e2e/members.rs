@@ -7,8 +7,8 @@
     reason = "a test fails when what it needs is not there"
 )]
 
-use rove_client::Outcome;
 use rove_client::ids::Seq;
+use rove_client::{Client, Conversation, Outcome};
 use rove_tests::cluster::command;
 use rove_tests::people::sign_up;
 use rove_tests::talk::{holds, say, texts};
@@ -188,15 +188,21 @@ async fn a_new_node_is_taken_in_and_another_one_taken_out() {
     drop((alice, bob));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_node_becomes_three() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut cluster = Cluster::start_with(dir.path(), 1, "");
+/// Two people at the only node there is, and the first words of one to the other.
+async fn talk_alone(cluster: &Cluster) -> (Client, Client, Conversation) {
     let alice = sign_up(cluster.node(1), "alice").await;
     let bob = sign_up(cluster.node(1), "bob").await;
     let id = within_patience("a conversation", alice.create_direct("bob")).await.unwrap();
     let talk = alice.open_conversation(id).await.unwrap();
     say(&talk, "alone").await;
+    (alice, bob, talk)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_node_becomes_three() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start_with(dir.path(), 1, "");
+    let (_alice, bob, talk) = talk_alone(&cluster).await;
     for node in [2, 3] {
         let starting = cluster.one_more();
         let what = format!("node {node} being noticed");
@@ -219,11 +225,7 @@ async fn one_node_becomes_three() {
 async fn a_node_that_ran_alone_forms_no_cluster_with_nodes_that_have_nothing_of_what_it_has() {
     let dir = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::start_with(dir.path(), 1, "");
-    let alice = sign_up(cluster.node(1), "alice").await;
-    let bob = sign_up(cluster.node(1), "bob").await;
-    let id = within_patience("a conversation", alice.create_direct("bob")).await.unwrap();
-    let talk = alice.open_conversation(id).await.unwrap();
-    say(&talk, "alone").await;
+    let (_alice, bob, talk) = talk_alone(&cluster).await;
     // As it would be without a [cluster], which is then written for two nodes at once.
     cluster.node_mut(1).kill();
     std::fs::remove_file(cluster.node(1).dir().join("data/cluster.json")).unwrap();

@@ -42,7 +42,8 @@ impl Successors {
 
     /// The node has been silent for long: another, if there is one, is asked meanwhile, unless that was in vain just now.
     pub(super) fn doubt(&mut self, inner: &Arc<Inner>, activity: &Activity, tasks: &mut JoinSet<TaskEnd>) {
-        if std::mem::replace(&mut self.networks, activity.networks()) != activity.networks() {
+        let networks = activity.networks();
+        if std::mem::replace(&mut self.networks, networks) != networks {
             self.doubt.reset();
         }
         if !self.doubt.asks(activity.heard_ms(), activity.prompt_ms(), inner.now_ms()) {
