@@ -59,6 +59,7 @@ enum Let {
 struct Relay {
     address: SocketAddr,
     pass: watch::Sender<Let>,
+    /// What the client sent before the server was let have it.
     flight: Arc<Mutex<Vec<Vec<u8>>>>,
     _task: JoinSet<()>,
 }
@@ -76,8 +77,19 @@ impl Relay {
         Self { address, pass, flight, _task: task }
     }
 
-    /// The first flight has left the client whole: the server gets it.
-    fn first_flight(&self) {
+    /// Once the first flight, of so many pieces of streams, has left the client and is here whole, the server gets it.
+    async fn first_flight(&self, connection: &Connection, pieces: u64) {
+        soon("a flight to be here whole", async {
+            loop {
+                let stats = connection.quinn().stats();
+                let here = self.flight.lock().len() as u64;
+                if stats.frame_tx.stream >= pieces && here >= stats.udp_tx.datagrams {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
         self.pass.send_replace(Let::FirstFlight);
     }
 
@@ -97,10 +109,12 @@ async fn relay(front: UdpSocket, back: UdpSocket, mut pass: watch::Receiver<Let>
                 let (length, address) = received.unwrap();
                 client = Some(address);
                 let datagram = from_client[..length].to_vec();
-                if at == Let::Everything {
-                    back.send(&datagram).await.unwrap();
-                } else {
-                    held.push(datagram);
+                match at {
+                    Let::Gather => flight.lock().push(datagram),
+                    Let::FirstFlight => held.push(datagram),
+                    Let::Everything => {
+                        back.send(&datagram).await.unwrap();
+                    }
                 }
             }
             received = back.recv(&mut from_server) => {
@@ -112,10 +126,7 @@ async fn relay(front: UdpSocket, back: UdpSocket, mut pass: watch::Receiver<Let>
                     return;
                 }
                 at = *pass.borrow_and_update();
-                let datagrams = std::mem::take(&mut held);
-                if at == Let::FirstFlight {
-                    flight.lock().clone_from(&datagrams);
-                }
+                let datagrams = if at == Let::FirstFlight { flight.lock().clone() } else { std::mem::take(&mut held) };
                 for datagram in datagrams {
                     back.send(&datagram).await.unwrap();
                 }
@@ -174,16 +185,6 @@ async fn stream(connection: &Connection, bytes: Bytes) -> Stream {
     Stream { send, recv: FrameReader::new(recv) }
 }
 
-/// Waits until so many pieces of streams have left.
-async fn sent(connection: &Connection, pieces: u64) {
-    soon("a flight to leave", async {
-        while connection.quinn().stats().frame_tx.stream < pieces {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-}
-
 const NONCE: [u8; 16] = [6; 16];
 
 fn create_group() -> Request {
@@ -228,8 +229,7 @@ async fn rove_3_7_4_before_the_handshake_is_complete_posts_and_reads_are_answere
     let mut posts = stream(&connection, frames(StreamType::Conversation, &flight)).await;
     let fetch = Fetch { conversation, anchor: Anchor::Seq, at: 1, backward: false, limit: 1, seen: Seq(0) };
     let mut pages = stream(&connection, frames(StreamType::Fetch, &[&put(&fetch)])).await;
-    sent(&connection, 3).await;
-    relay.first_flight();
+    relay.first_flight(&connection, 3).await;
 
     assert!(matches!(control.control().await, ControlDown::Welcome(_)));
     assert_eq!(posts.opened().await.read, Seq(1));
@@ -268,8 +268,7 @@ async fn an_early_flight_that_somebody_else_sends_again_does_nothing() {
     let mut control = stream(&connection, frames(StreamType::Control, &[&put(&hello)])).await;
     let (open, first) = (open(conversation, 0), post(1, "early"));
     let mut posts = stream(&connection, frames(StreamType::Conversation, &[&put(&open), &put(&first)])).await;
-    sent(&connection, 2).await;
-    relay.first_flight();
+    relay.first_flight(&connection, 2).await;
     let ControlDown::Welcome(welcome) = control.control().await else { panic!("no Welcome") };
     posts.opened().await;
     let answered = posts.posted().await;
@@ -322,8 +321,7 @@ async fn a_handshake_that_is_not_completed_is_cut_off() {
     let (connection, _) = dial_early(&world, &config, relay.address);
     let hello = hello(&alice, ClientState::Foreground);
     let mut control = stream(&connection, frames(StreamType::Control, &[&put(&hello)])).await;
-    sent(&connection, 1).await;
-    relay.first_flight();
+    relay.first_flight(&connection, 1).await;
     assert!(matches!(control.control().await, ControlDown::Welcome(_)));
     // The close itself may not reach the client: it has not proven its address, and gets little.
     soon("the connection to be cut off", async {
