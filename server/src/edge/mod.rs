@@ -37,7 +37,6 @@ use std::time::Duration;
 use quinn::crypto::rustls::HandshakeData;
 use rove_core::conversation::read;
 use rove_core::discovery::NodeState;
-use rove_core::presence::NODE_LEASE_MS;
 use rove_protocol::ids::{AccountId, PartitionId};
 use rove_protocol::limits;
 use rove_protocol::message::Alternative;
@@ -65,8 +64,9 @@ const MAX_ALTERNATIVES: usize = 8;
 /// How long each half of a handshake may take: several retransmissions on a bad path. Who stalls it holds a place until
 /// then.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How often the other nodes are told that this one is there, and by what to know that they have heard all of it: a tenth of what it counts.
-const DIGEST_EVERY: Duration = Duration::from_millis(NODE_LEASE_MS / 10);
+/// How often the other nodes are told that this one is there, and by what to know that they have heard all of it: what was lost
+/// is missed for so long, and it is one small message.
+const DIGEST_EVERY: Duration = Duration::from_secs(1);
 /// How long changes gather before the other nodes are told: nobody notices it, and a crowd that comes at once is few messages.
 const NEWS_GATHER: Duration = Duration::from_millis(50);
 /// How long the last packets of a closed endpoint are given to leave.

@@ -7,6 +7,7 @@ use super::*;
 const NODES: u64 = 3;
 const PEOPLE: u64 = 12;
 const BEAT: u64 = 20_000;
+const LEASE: u64 = LEASE_HEARTBEATS * BEAT;
 /// A round of the simulation, in which news go out.
 const ROUND: u64 = 100;
 const WATCHER: SessionId = SessionId(u64::MAX);
@@ -138,19 +139,19 @@ proptest! {
         // Nothing new, and the network is well: what starts of nodes that are gone have claimed decays within their lease, and what was
         // lost is repaired.
         world.faults = false;
-        for _ in 0..(NODE_LEASE_MS + 6_000) / ROUND {
+        for _ in 0..(LEASE + 6_000) / ROUND {
             world.round();
         }
         world.assert_agree();
         // A node dies.
         let dead = NodeId(1 + seed % NODES);
         world.tables.remove(&dead);
-        for _ in 0..=NODE_LEASE_MS / ROUND + 1 {
+        for _ in 0..=LEASE / ROUND + 1 {
             world.round();
         }
         world.assert_agree();
         // Everybody falls silent.
-        for _ in 0..3 * BEAT / ROUND + 20 {
+        for _ in 0..LEASE / ROUND + 20 {
             world.round();
         }
         prop_assert_eq!(world.truth(), BTreeSet::new());

@@ -12,7 +12,8 @@
 //!
 //! In a cluster an account is online while it has a session at any node. Each node tells the others of its own ([`Said`]): the changes as
 //! they happen, and every second a digest of all, from which a peer sees that it missed something and asks for it. What a node has said
-//! counts for [`NODE_LEASE_MS`] after it was last heard. There a goodbye ends a lease only after [`SETTLE_MS`]: somebody who goes from
+//! counts for as long as a session's lease after it was last heard: when it has died, its people's clients find that out by their own
+//! heartbeats and go elsewhere, and nobody sees them gone meanwhile. There a goodbye ends a lease only after [`SETTLE_MS`]: somebody who goes from
 //! one node to another says it to the one, and must not look away until all have heard of the other.
 
 mod peers;
@@ -24,11 +25,11 @@ use rove_protocol::ids::{AccountId, NodeId, SessionId};
 use rove_protocol::message::PresenceItem;
 use rove_protocol::registry::PresenceStatus;
 
+pub use self::peers::PEER_ACCOUNTS;
 use self::peers::{Change, Own, Peers};
-pub use self::peers::{NODE_LEASE_MS, PEER_ACCOUNTS};
 pub use self::said::{Digest, NEWS_ACCOUNTS, PAGE_ACCOUNTS, Said, SaidError, Stamp, TypingSaid};
 
-/// Heartbeats a lease lasts: two may be lost or late in a row before anybody is told.
+/// Heartbeats a lease lasts, of a session or of what a node has said: two may be lost or late in a row before anybody is told.
 pub const LEASE_HEARTBEATS: u64 = 3;
 /// How long the last session of an account counts after its goodbye where there are other nodes, in milliseconds: those hear of each other's
 /// sessions within a tenth of it.
@@ -81,9 +82,10 @@ pub struct PresenceTable {
 impl PresenceTable {
     /// An empty table of a node on its own. `incarnation` must rise each time the node starts; the heartbeat interval is in milliseconds.
     pub fn new(incarnation: u64, heartbeat_ms: u64) -> Self {
+        let lease_ms = heartbeat_ms.saturating_mul(LEASE_HEARTBEATS);
         Self {
             incarnation,
-            lease_ms: heartbeat_ms.saturating_mul(LEASE_HEARTBEATS),
+            lease_ms,
             settle_ms: 0,
             version: 0,
             accounts: BTreeMap::new(),
@@ -92,7 +94,7 @@ impl PresenceTable {
             last_seen: BTreeMap::new(),
             last_seen_order: BTreeSet::new(),
             own: Own::new(incarnation),
-            peers: Peers::default(),
+            peers: Peers::new(lease_ms),
         }
     }
 

@@ -7,15 +7,12 @@ use rove_protocol::ids::{AccountId, NodeId};
 
 use super::said::{Digest, NEWS_ACCOUNTS, PAGE_ACCOUNTS, Said, Stamp};
 
-/// How long what a node has said counts when it is not heard any more, in milliseconds. It says something every second, so ten may be
-/// lost; and when it has died, its people have gone to another node by then.
-pub const NODE_LEASE_MS: u64 = 10_000;
 /// Accounts that are believed to be online at one node, 16 bytes each: ten times the sessions that a node takes unless it is configured
 /// otherwise.
 pub const PEER_ACCOUNTS: usize = 1_000_000;
 /// Changes that wait to be told. What is beyond shows in the next digest and is asked for.
 const UNSAID: usize = 8 * NEWS_ACCOUNTS;
-/// Starts of one node that are remembered: the one that runs, and the one before it until its lease ends. A third one waits for that.
+/// Starts of one node that are remembered: the one that runs, and the one before it until its lease ends, or until there is a third.
 const STARTS: usize = 2;
 const LAST_ACCOUNT: AccountId = AccountId(u64::MAX);
 
@@ -129,12 +126,18 @@ pub(super) struct Change {
 
 /// What the other nodes have said. An earlier start of a node is believed until its lease ends, like any that fell silent: its people come
 /// back, to it or to another.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Peers {
+    /// How long what a node has said counts when it is not heard any more, in milliseconds.
+    lease_ms: u64,
     claims: BTreeMap<(NodeId, u64), Claims>,
 }
 
 impl Peers {
+    pub(super) fn new(lease_ms: u64) -> Self {
+        Self { lease_ms, claims: BTreeMap::new() }
+    }
+
     /// How many nodes (or starts of nodes) have the account online.
     pub(super) fn claimants(&self, account: AccountId) -> usize {
         self.claims.values().filter(|claims| claims.online.accounts.contains(&account)).count()
@@ -156,6 +159,23 @@ impl Peers {
 
     /// A node speaks: what has changed, and the answer.
     pub(super) fn hear(&mut self, from: NodeId, said: Said, own: &Own, now: u64) -> (Vec<Change>, Option<Said>) {
+        let mut changes = said.stamp().map_or_else(Vec::new, |stamp| self.make_room(from, stamp));
+        let (news, answer) = self.take(from, said, own, now);
+        changes.extend(news);
+        (changes, answer)
+    }
+
+    /// A start of a node that is newer than any known ends the oldest, if that is one too many.
+    fn make_room(&mut self, from: NodeId, stamp: Stamp) -> Vec<Change> {
+        let starts = self.claims.range((from, 0)..=(from, u64::MAX)).map(|(key, _)| *key);
+        let starts: Vec<_> = starts.collect();
+        let news = starts.last().is_some_and(|(_, newest)| *newest < stamp.incarnation);
+        let oldest = starts.first().filter(|_| news && starts.len() >= STARTS);
+        let ended = oldest.and_then(|key| self.claims.remove(key));
+        ended.into_iter().flat_map(Claims::end).collect()
+    }
+
+    fn take(&mut self, from: NodeId, said: Said, own: &Own, now: u64) -> (Vec<Change>, Option<Said>) {
         match said {
             Said::Want { from } => (Vec::new(), Some(own.page(from))),
             Said::News { stamp, came, went } => {
@@ -187,10 +207,8 @@ impl Peers {
 
     /// The claims of the node that a statement of `stamp` is about; `None` if a newer one was heard.
     fn newest(&mut self, from: NodeId, stamp: Stamp, now: u64) -> Option<&mut Claims> {
-        let starts = self.claims.range((from, 0)..=(from, u64::MAX)).map(|((_, incarnation), _)| *incarnation);
-        let starts: Vec<u64> = starts.collect();
-        let outdated = starts.last().is_some_and(|newest| *newest > stamp.incarnation);
-        if outdated || (starts.len() >= STARTS && !starts.contains(&stamp.incarnation)) {
+        let newest = self.claims.range((from, 0)..=(from, u64::MAX)).next_back();
+        if newest.is_some_and(|((_, incarnation), _)| *incarnation > stamp.incarnation) {
             return None;
         }
         let claims = self.claims.entry((from, stamp.incarnation)).or_default();
@@ -206,11 +224,9 @@ impl Peers {
     pub(super) fn expire(&mut self, now: u64) -> Vec<Change> {
         let mut changes = Vec::new();
         self.claims.retain(|_, claims| {
-            let stands = claims.expiry() > now;
+            let stands = claims.expiry(self.lease_ms) > now;
             if !stands {
-                let went = Some(claims.heard);
-                let accounts = std::mem::take(&mut claims.online.accounts).into_iter();
-                changes.extend(accounts.map(|account| Change { account, went }));
+                changes.extend(std::mem::take(claims).end());
             }
             stands
         });
@@ -223,13 +239,19 @@ impl Peers {
     }
 
     pub(super) fn next_expiry(&self) -> Option<u64> {
-        self.claims.values().map(Claims::expiry).min()
+        self.claims.values().map(|claims| claims.expiry(self.lease_ms)).min()
     }
 }
 
 impl Claims {
-    fn expiry(&self) -> u64 {
-        self.heard.saturating_add(NODE_LEASE_MS)
+    fn expiry(&self, lease_ms: u64) -> u64 {
+        self.heard.saturating_add(lease_ms)
+    }
+
+    /// Nothing of it counts any more.
+    fn end(self) -> impl Iterator<Item = Change> {
+        let went = Some(self.heard);
+        self.online.accounts.into_iter().map(move |account| Change { account, went })
     }
 
     fn claim(&mut self, account: AccountId) -> Option<Change> {

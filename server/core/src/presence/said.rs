@@ -110,6 +110,14 @@ pub enum SaidError {
 }
 
 impl Said {
+    /// The state of the node that a statement is about.
+    pub(super) fn stamp(&self) -> Option<Stamp> {
+        match self {
+            Self::News { stamp, .. } | Self::Digest { stamp, .. } | Self::Page { stamp, .. } => Some(*stamp),
+            Self::Want { .. } | Self::Typing(_) => None,
+        }
+    }
+
     /// Its bytes, 64 KiB at most.
     pub fn encode(&self) -> Vec<u8> {
         // Only a value that serde cannot describe fails, and this is numbers.

@@ -6,6 +6,7 @@ const PHONE: SessionId = SessionId(11);
 const LAPTOP: SessionId = SessionId(12);
 const WATCHER: SessionId = SessionId(21);
 const BEAT: u64 = 20_000;
+const LEASE: u64 = LEASE_HEARTBEATS * BEAT;
 
 fn table() -> PresenceTable {
     PresenceTable::new(7, BEAT)
@@ -131,10 +132,10 @@ fn an_account_is_online_while_it_is_at_any_node() {
 fn a_node_that_falls_silent_is_believed_for_its_lease_and_no_longer() {
     let mut table = watching(&[ALICE]);
     table.hear(NODE, said((1, 1), &[ALICE], &[]), 100);
-    assert_eq!(table.next_expiry(), Some(100 + NODE_LEASE_MS));
+    assert_eq!(table.next_expiry(), Some(100 + LEASE));
     table.hear(NODE, Said::Digest { stamp: Stamp { incarnation: 1, version: 1 }, digest: Digest::default() }, 200);
-    assert_eq!(table.expire(199 + NODE_LEASE_MS), Told::new());
-    assert_eq!(table.expire(200 + NODE_LEASE_MS), vec![WATCHER]);
+    assert_eq!(table.expire(199 + LEASE), Told::new());
+    assert_eq!(table.expire(200 + LEASE), vec![WATCHER]);
     assert_eq!(table.item(ALICE).last_seen_ms, 200);
     assert_eq!(table.next_expiry(), None);
 }
@@ -155,11 +156,13 @@ fn the_people_of_a_node_that_starts_anew_have_its_lease_to_come_back() {
     let fresh = |version| said((2, version), if version == 0 { &[] } else { &[ALICE] }, &[]);
     assert_eq!(table.hear(NODE, fresh(0), 1_000).0, Told::new());
     assert_eq!(table.hear(NODE, fresh(1), 2_000).0, Told::new());
-    assert_eq!(table.expire(NODE_LEASE_MS), vec![WATCHER], "Bob has not come back");
+    assert_eq!(table.expire(LEASE), vec![WATCHER], "Bob has not come back");
     assert!(table.is_online(ALICE) && !table.is_online(BOB));
-    // A third start within the lease of the first two has to wait.
-    table.hear(NODE, said((3, 1), &[BOB], &[]), NODE_LEASE_MS);
-    table.hear(NODE, said((4, 1), &[BOB], &[]), NODE_LEASE_MS);
+    // A third start within the lease of the first two ends the oldest of them.
+    table.hear(NODE, said((3, 1), &[BOB], &[]), LEASE);
+    assert!(table.is_online(ALICE) && table.is_online(BOB));
+    assert_eq!(table.hear(NODE, said((4, 1), &[BOB], &[]), LEASE).0, vec![WATCHER], "Alice is gone");
+    assert!(!table.is_online(ALICE) && table.is_online(BOB));
     assert_eq!(table.peers.starts(NODE), 2);
 }
 
