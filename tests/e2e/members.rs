@@ -145,11 +145,26 @@ async fn a_new_node_is_taken_in_and_another_one_taken_out() {
     assert!(status["warnings"].to_string().contains("rove-server cluster add 4"), "{status:#}");
     let (out, _) = done(&cluster, 1, &["add", "4", "--json"]);
     let members: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(members["groups"][0]["voters"], serde_json::json!([1, 2, 3, 4]));
+    for group in members["groups"].as_array().unwrap() {
+        let count = |what: &str| group[what].as_array().unwrap().len();
+        assert_eq!((count("voters"), count("learners"), &group["settled"]), (3, 1, &Value::Bool(true)), "{group}");
+    }
+    let votes = |group: &&Value| group["voters"].as_array().unwrap().contains(&Value::from(4));
+    let new = members["groups"].as_array().unwrap().iter().filter(votes).count();
+    assert!((1..7).contains(&new), "it votes in some, not in all");
     cluster.joined(starting);
     for node in cluster.ids() {
         cluster.status_until(node, "all four being ready", |status| ready(status) == 4).await;
     }
+    // Whether it votes or follows makes no difference to who is there: so many groups are in all six partitions, as good as surely.
+    let carol = sign_up(cluster.node(4), "carol").await;
+    for number in 0..24 {
+        let group = within_patience("a group", carol.create_group(&format!("group {number}"), &[])).await.unwrap();
+        let group = carol.open_conversation(group).await.unwrap();
+        say(&group, "from the fourth node").await;
+        assert_eq!(texts(&group).await, ["from the fourth node"]);
+    }
+    drop(carol);
 
     refused(&cluster, 3, &["remove", "3"], &["this is node 3", "another node"]);
     let (out, _) = done(&cluster, 1, &["remove", "3"]);

@@ -1,11 +1,14 @@
 //! Where a conversation lives: conversation → shard → partition → nodes.
 //!
-//! A conversation's shard is in its id. Which partition holds a shard ([`ShardMap`]) and which nodes hold a partition ([`Placement`])
+//! A conversation's shard is in its id. Which partition holds a shard ([`ShardMap`]) and on which nodes a partition's replicas vote ([`Placement`])
 //! stand in the map of the cluster ([`MemberMap`](crate::membership::MemberMap)), which the directory replicates: they are not worked
 //! out anew by each node, so that they can change without nodes disagreeing meanwhile.
 //!
-//! A placement follows from the one before and the nodes there are now ([`Placement::next`]): each partition has as many nodes as it is
-//! to have, every node has as many partitions as the others within one, and little more moves than that asks for (it looks for a good
+//! Every node has a replica of every partition: those that do not vote follow, so that any node serves any session from its own disk, and the
+//! next voter has everything already.
+//!
+//! A placement follows from the one before and the nodes there are now ([`Placement::next`]): each partition has as many voters as it is
+//! to have, every node votes in as many partitions as the others within one, and little more moves than that asks for (it looks for a good
 //! way, not for the best). Of one partition a minority moves at most, so that whoever decided before still can; where that stands against
 //! it a node may keep two more than another until the next change. A placement says only what is to be; that groups become it, one step
 //! after the other, is [`next_step`](crate::membership::next_step)'s work.
@@ -19,8 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rove_protocol::ids::{ConversationId, NodeId, PartitionId, SHARDS, ShardId};
 use serde::{Deserialize, Serialize};
 
-/// The directory's partition: every node holds it, as log-ins and tokens are looked up where they are shown, and those that the placement
-/// names vote.
+/// The directory's partition.
 pub const DIRECTORY: PartitionId = PartitionId(0);
 
 /// Which partition holds which shard: partition 1 the first ones, and so on.
@@ -62,7 +64,7 @@ impl ShardMap {
     }
 }
 
-/// Which nodes hold each partition: those whose replicas vote.
+/// The nodes whose replicas vote in each partition: those that hold it, in what follows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
     /// By partition, the directory's first.

@@ -276,7 +276,7 @@ impl Status {
 }
 
 impl Status {
-    /// The nodes that are to hold a partition; those that do, where no map says it.
+    /// The nodes that are to vote in a partition; those that hold it, where no map says it.
     fn placed(&self, partition: &PartitionStatus) -> String {
         let group = self.members.as_ref().and_then(|members| members.groups.get(usize::from(partition.partition)));
         let nodes: Vec<_> = match group {

@@ -15,7 +15,7 @@ use crate::cluster::{
 use crate::edge::{Hub, PresencePeers};
 use crate::membership::Roster;
 use crate::node::{PeerInbox, PeerSays, Peers};
-use crate::nodes::{self, Nodes};
+use crate::nodes::Nodes;
 use crate::storage::formation::FormationFile;
 
 /// Hears what peers say, and hands it to whom it concerns.
@@ -115,10 +115,6 @@ impl Peers for Transport {
 
     fn send_forward_ack(&self, to: NodeId, ack: ForwardAck) {
         self.0.send_forward_ack(to, ack);
-    }
-
-    fn carry_gate(&self, to: NodeId, partition: PartitionId, command: Bytes) -> BoxFuture<'static, bool> {
-        Box::pin(nodes::carry_gate(self.0.clone(), to, partition, command))
     }
 
     fn send_snapshot<'a>(

@@ -213,8 +213,7 @@ impl Collector for NodeCollector {
 
 impl NodeCollector {
     fn partitions(&self, f: &mut Figures<'_>) -> fmt::Result {
-        let mut replicas = self.0.partition_stats();
-        replicas.retain(|replica| replica.held);
+        let replicas = self.0.partition_stats();
         let mut each =
             |name: &str, help: &str, unit: Option<&Unit>, value: &dyn Fn(&crate::node::PartitionStats) -> u64| {
                 f.gauges(

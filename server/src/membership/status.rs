@@ -59,12 +59,12 @@ pub struct StrangerStatus {
 /// The group of a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupStatus {
-    /// The nodes that are to hold the partition.
+    /// The nodes whose replicas are to vote.
     #[serde(default)]
     pub nodes: Vec<u64>,
-    /// The nodes whose replicas vote.
+    /// The nodes whose replicas vote now.
     pub voters: Vec<u64>,
-    /// The nodes whose replicas are sent everything and do not vote (yet).
+    /// The nodes whose replicas are sent everything and do not vote: for good, or not yet.
     pub learners: Vec<u64>,
     /// Whether the group is what the map of members says.
     pub settled: bool,
@@ -120,7 +120,8 @@ impl MembersStatus {
     pub fn progress(&self) -> String {
         let settled = self.groups.iter().filter(|group| group.settled).count();
         let mut text = format!("{settled} of {} partitions done", self.groups.len());
-        let mut learning: Vec<_> = self.groups.iter().flat_map(|group| &group.learners).collect();
+        let under_way = self.groups.iter().filter(|group| !group.settled);
+        let mut learning: Vec<_> = under_way.flat_map(|group| &group.learners).collect();
         learning.sort_unstable();
         for node in learning.chunk_by(|one, other| one == other) {
             let _ = write!(text, "; node {} catches up with {}", node[0], node.len());

@@ -214,10 +214,10 @@ impl Node {
         &self.0.state
     }
 
-    /// Whether every partition of this node has caught up since the start, and takes commands: it has, or is about to elect, a leader
-    /// that can be reached from here.
+    /// Whether every partition has caught up since the start, and takes commands: it has, or is about to elect, a leader that can be
+    /// reached from here.
     pub fn is_ready(&self) -> bool {
-        self.0.shared.phase() == Phase::Ready && self.unreachable().is_empty()
+        self.0.shared.phase() == Phase::Ready && self.0.shared.doors.iter().all(Admission::is_open)
     }
 
     /// Waits until every partition has caught up. False if the node stops instead.
@@ -242,10 +242,10 @@ impl Node {
         self.stats().disk_low.load(Ordering::Acquire)
     }
 
-    /// The partitions of this node of which no leader can be reached from here: their commands are refused.
+    /// The partitions of which no leader can be reached from here: their commands are refused.
     pub fn unreachable(&self) -> Vec<PartitionId> {
-        let shared = &self.0.shared;
-        shared.here().filter(|partition| !shared.doors[usize::from(partition.0)].is_open()).collect()
+        let doors = self.0.shared.doors.iter().zip(0..);
+        doors.filter(|(door, _)| !door.is_open()).map(|(_, partition)| PartitionId(partition)).collect()
     }
 
     /// Who leads `partition`, as far as is known here.

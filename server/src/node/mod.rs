@@ -46,7 +46,6 @@ pub use config::{DEFAULT_PARTITIONS, KEPT_FOR_PEERS, MAX_PARTITIONS, NodeConfig}
 pub use error::{CallError, FatalError, ProposeError, StartError};
 pub use handle::{Node, NodeRunner};
 pub use handover::MoveError;
-pub use members::LedGroup;
 pub use peers::{NoPeers, PeerInbox, PeerMail, PeerSays, Peers, inbox};
 pub use sinks::{DirectorySink, EffectSink, NoSink, Sinks};
 pub use start::Opened;

@@ -1,6 +1,5 @@
 //! The other nodes, as the replica thread sees them.
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 use futures::future::{BoxFuture, ready};
 use rove_core::replica::PeerMessage;
@@ -23,9 +22,6 @@ pub trait Peers: Send + Sync + 'static {
     fn send_forward(&self, to: NodeId, forward: Forward);
     /// Which command is due at the leader here.
     fn send_forward_ack(&self, to: NodeId, ack: ForwardAck);
-    /// Has node `to` apply a gate (the bytes of its command) in a partition that it holds; true when it is applied. Once more is as good as
-    /// once. Not on the replica thread.
-    fn carry_gate(&self, to: NodeId, partition: PartitionId, command: Bytes) -> BoxFuture<'static, bool>;
     /// A snapshot, at the pace at which it is taken. Dropping the future cuts it off; another try with the same header goes on from
     /// there. Not on the replica thread: the source may block.
     fn send_snapshot<'a>(
@@ -44,9 +40,6 @@ impl Peers for NoPeers {
     fn send_raft(&self, _to: NodeId, _messages: Vec<(PartitionId, PeerMessage)>) {}
     fn send_forward(&self, _to: NodeId, _forward: Forward) {}
     fn send_forward_ack(&self, _to: NodeId, _ack: ForwardAck) {}
-    fn carry_gate(&self, _to: NodeId, _partition: PartitionId, _command: Bytes) -> BoxFuture<'static, bool> {
-        Box::pin(ready(false))
-    }
     fn send_snapshot<'a>(
         &'a self,
         _to: NodeId,

@@ -443,9 +443,7 @@ impl ReplicaThread {
     }
 
     fn ready_if_caught_up(&mut self) {
-        // What is nowhere to be caught up with is on other nodes.
-        let caught_up = |lane: &Lane| lane.caught_up() || !self.shared.members.is_held(lane.partition());
-        if self.shared.phase() == Phase::Starting && self.lanes.iter().all(caught_up) {
+        if self.shared.phase() == Phase::Starting && self.lanes.iter().all(Lane::caught_up) {
             self.show_status();
             self.shared.enter(Phase::Ready);
             tracing::info!("every partition has caught up");

@@ -271,7 +271,8 @@ fn run(
     let flusher = Flusher { shared: Arc::clone(&shared), state, log, watermark, synced, written: Vec::new() };
     supervisor.spawn(Stage::Pipeline, "flusher", move || flusher.run(&to_flush, &reports))?;
 
-    gates::start(supervisor, node.clone(), Arc::clone(&peers), gates_reader, gates_woken)?;
+    let carrier = node.clone();
+    supervisor.spawn(Stage::Helper, "gates", move || gates::run(&carrier, &mut gates_reader, &gates_woken))?;
 
     let replicas = ReplicaThread {
         shared,

@@ -115,8 +115,6 @@ pub enum Role {
 pub struct PartitionStats {
     /// Which.
     pub partition: PartitionId,
-    /// Whether this node has a replica of it, or is to have one. If not, there is nothing to be seen in the rest.
-    pub held: bool,
     /// What this replica is.
     pub role: Role,
     /// Who leads, when that is known.

@@ -17,7 +17,6 @@ impl ReplicaThread {
             let status = lane.status();
             PartitionStats {
                 partition: lane.partition(),
-                held: self.shared.members.is_held(lane.partition()),
                 role: match status.role {
                     ReplicaRole::Follower if status.membership == Membership::Learner => Role::Learner,
                     ReplicaRole::Follower => Role::Follower,
@@ -59,8 +58,6 @@ pub(super) fn show_leadership(shared: &Shared, lane: &Lane, changed: bool) {
     }
     match opened {
         Some(true) => tracing::info!(%partition, "the partition takes commands again"),
-        // There is none to be reached where there is no replica.
-        Some(false) if !shared.members.is_here(partition) => {}
         Some(false) => tracing::warn!(%partition, "no leader of the partition can be reached: commands are refused"),
         None => {}
     }

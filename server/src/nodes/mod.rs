@@ -18,14 +18,13 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
-use rove_core::command::{ConversationCommand, ConversationOutcome};
 use rove_core::discovery::{NodeState, rank};
 use rove_core::lane::HandoverError;
 use rove_protocol::ids::{NodeId, PartitionId};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use self::report::{CarriedGate, GroupReport, HandOver, Question, ReplicaReport, Report};
+use self::report::{HandOver, Question, ReplicaReport, Report};
 use crate::cluster::{CallError, Cluster, PeerStatus};
 use crate::edge::EdgeStats;
 use crate::leaving::Leaving;
@@ -181,9 +180,6 @@ impl Nodes {
         match cluster.call(peer, Question::Report.encode()).await {
             Ok(answer) => {
                 if let Some(report) = report::understood(&answer) {
-                    for (partition, led) in report::groups(&answer).into_iter().map(|group| group.said_by(peer)) {
-                        self.node.group_heard(partition, led);
-                    }
                     self.heard(peer, report);
                 } else {
                     tracing::debug!(%peer, bytes = answer.len(), "the node's report is not understood");
@@ -211,38 +207,20 @@ impl Nodes {
     /// Answers a question of another node.
     pub fn answer(self: Arc<Self>, question: &Bytes) -> BoxFuture<'static, Bytes> {
         match Question::decode(question) {
-            Some(Question::Report) => {
-                let groups = self.node.led_groups().into_iter().map(|(partition, led)| GroupReport::of(partition, led));
-                let groups: Vec<_> = groups.collect();
-                Box::pin(std::future::ready(report::answer(&(self.own(), groups))))
-            }
+            Some(Question::Report) => Box::pin(std::future::ready(report::answer(&self.own()))),
             Some(Question::HandOver(HandOver { partition, to })) => Box::pin(async move {
                 let done = self.node.hand_over(partition, to).await.map_err(|error| error.to_string());
                 report::answer(&done)
             }),
-            Some(Question::Gate(gate)) => {
-                Box::pin(async move { report::answer(&self.apply_gate(&gate).await.unwrap_or(false)) })
-            }
             None => Box::pin(std::future::ready(Bytes::new())),
         }
-    }
-
-    /// Whether a gate that another node carries is applied. Nothing else is taken from it.
-    async fn apply_gate(&self, gate: &CarriedGate) -> Option<bool> {
-        let command = ConversationCommand::decode(&gate.command).ok()?;
-        if !matches!(command, ConversationCommand::Gate { .. }) {
-            return None;
-        }
-        let answer = self.node.propose_conversation(gate.partition, &command).ok()?;
-        Some(answer.await.ok()? == ConversationOutcome::Done)
     }
 
     /// How this node is.
     pub fn own(&self) -> Report {
         let sessions = self.sessions();
         let load = sessions.saturating_mul(1_000) / self.about.full_sessions.max(1);
-        let held = self.node.partition_stats().into_iter().filter(|replica| replica.held);
-        let replicas = held.map(|replica| ReplicaReport {
+        let replicas = self.node.partition_stats().into_iter().map(|replica| ReplicaReport {
             partition: replica.partition,
             role: ReplicaReport::number(replica.role),
             leader: replica.leader,
@@ -349,18 +327,6 @@ impl Nodes {
         match report::understood::<Result<(), String>>(&answer) {
             Some(done) => done.map_err(refused),
             None => Err(refused("it runs another version, which cannot be asked; ask it there".to_owned())),
-        }
-    }
-}
-
-/// Has node `to` apply a gate, and says whether it has.
-pub async fn carry_gate(cluster: Cluster, to: NodeId, partition: PartitionId, command: Bytes) -> bool {
-    let question = Question::Gate(CarriedGate { partition, command }).encode();
-    match cluster.call(to, question).await {
-        Ok(answer) => report::understood(&answer).unwrap_or(false),
-        Err(error) => {
-            tracing::debug!(node = %to, %partition, %error, "a gate could not be carried there");
-            false
         }
     }
 }

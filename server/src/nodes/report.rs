@@ -5,11 +5,10 @@
 //! another version. A node that does not know a question answers with nothing: during a rolling upgrade that is as good as silence.
 
 use bytes::Bytes;
-use rove_core::replica::{Group, GroupMember};
 use rove_protocol::ids::{NodeId, PartitionId};
 use serde::{Deserialize, Serialize};
 
-use crate::node::{LedGroup, Role};
+use crate::node::Role;
 
 /// The version of both bodies.
 const VERSION: u8 = 1;
@@ -18,9 +17,6 @@ const REPORT: u8 = b'R';
 /// Asks to hand a partition's leadership over: [`HandOver`], answered by `Result<(), String>`.
 const HAND_OVER: u8 = b'H';
 
-/// Asks to apply a [`CarriedGate`], answered by a `bool`: whether it is applied.
-const GATE: u8 = b'G';
-
 /// A question of another node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Question {
@@ -28,16 +24,6 @@ pub(super) enum Question {
     Report,
     /// Hand a partition's leadership over.
     HandOver(HandOver),
-    /// Apply a gate.
-    Gate(CarriedGate),
-}
-
-/// A gate for a partition that the node which carries it does not hold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct CarriedGate {
-    pub(super) partition: PartitionId,
-    /// The bytes of the command.
-    pub(super) command: Bytes,
 }
 
 /// Which partition, and to whom.
@@ -93,29 +79,6 @@ pub struct ReplicaReport {
     pub durable: u64,
 }
 
-/// Who is in a group, said by the node that leads it. Follows the [`Report`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct GroupReport {
-    pub(super) partition: PartitionId,
-    pub(super) term: u64,
-    pub(super) voters: Vec<GroupMember>,
-    pub(super) learners: Vec<GroupMember>,
-    pub(super) joint: bool,
-}
-
-impl GroupReport {
-    pub(super) fn of(partition: PartitionId, led: LedGroup) -> Self {
-        let LedGroup { term, group: Group { voters, learners, joint }, .. } = led;
-        Self { partition, term, voters, learners, joint }
-    }
-
-    /// What `leader` has said.
-    pub(super) fn said_by(self, leader: NodeId) -> (PartitionId, LedGroup) {
-        let Self { partition, term, voters, learners, joint } = self;
-        (partition, LedGroup { leader, term, group: Group { voters, learners, joint } })
-    }
-}
-
 impl ReplicaReport {
     /// The role's number.
     pub(super) const fn number(role: Role) -> u8 {
@@ -144,7 +107,6 @@ impl Question {
         match self {
             Self::Report => vec![REPORT, VERSION].into(),
             Self::HandOver(body) => framed(vec![HAND_OVER, VERSION], body),
-            Self::Gate(body) => framed(vec![GATE, VERSION], body),
         }
     }
 
@@ -155,7 +117,6 @@ impl Question {
             [HAND_OVER, VERSION, body @ ..] => {
                 postcard::take_from_bytes(body).ok().map(|(body, _)| Self::HandOver(body))
             }
-            [GATE, VERSION, body @ ..] => postcard::take_from_bytes(body).ok().map(|(body, _)| Self::Gate(body)),
             _ => None,
         }
     }
@@ -164,20 +125,6 @@ impl Question {
 /// An answer's bytes.
 pub(super) fn answer(body: &impl Serialize) -> Bytes {
     framed(vec![VERSION], body)
-}
-
-/// What is said of groups after a report; nothing by a program that does not say it.
-pub(super) fn groups(answer: &[u8]) -> Vec<GroupReport> {
-    match answer {
-        [VERSION, body @ ..] => {
-            let after = postcard::take_from_bytes::<Report>(body).ok();
-            after
-                .and_then(|(_, rest)| postcard::take_from_bytes(rest).ok())
-                .map(|(groups, _)| groups)
-                .unwrap_or_default()
-        }
-        _ => Vec::new(),
-    }
 }
 
 /// What an answer says, if this program knows its version.
@@ -195,8 +142,6 @@ fn framed(head: Vec<u8>, body: &impl Serialize) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use rove_core::membership::MEMBERS;
-
     use super::*;
 
     fn report() -> Report {
@@ -227,20 +172,10 @@ mod tests {
     #[test]
     fn questions_and_answers_read_back() {
         let hand_over = HandOver { partition: PartitionId(3), to: NodeId(2) };
-        let gate = CarriedGate { partition: PartitionId(3), command: Bytes::from_static(b"gate") };
-        for question in [Question::Report, Question::HandOver(hand_over), Question::Gate(gate)] {
+        for question in [Question::Report, Question::HandOver(hand_over)] {
             assert_eq!(Question::decode(&question.encode()), Some(question));
         }
         assert_eq!(understood(&answer(&report())), Some(report()));
-    }
-
-    #[test]
-    fn what_is_said_of_groups_follows_the_report() {
-        let group =
-            GroupReport { partition: PartitionId(3), term: 7, voters: vec![1, 2], learners: vec![3], joint: true };
-        let bytes = answer(&(report(), vec![group.clone()]));
-        assert_eq!((understood(&bytes), groups(&bytes)), (Some(report()), vec![group]));
-        assert!(groups(&answer(&report())).is_empty(), "of an older program");
     }
 
     #[test]
@@ -278,14 +213,6 @@ mod tests {
                 ..*replica
             };
         }
-        let group = GroupReport {
-            partition: PartitionId(256),
-            term: u64::MAX,
-            voters: vec![u64::MAX; MEMBERS],
-            learners: Vec::new(),
-            joint: true,
-        };
-        let bytes = answer(&(report, vec![group; usize::from(crate::node::MAX_PARTITIONS) + 1]));
-        assert!(bytes.len() <= crate::cluster::registry::CALL_BYTES, "{}", bytes.len());
+        assert!(answer(&report).len() <= crate::cluster::registry::CALL_BYTES);
     }
 }

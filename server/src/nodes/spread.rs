@@ -35,10 +35,9 @@ pub(crate) async fn spread(nodes: Arc<Nodes>, stop: CancellationToken) {
 
 /// The cluster, as this node sees it.
 fn view(nodes: &Nodes) -> View {
-    let replicas = nodes.node.partition_stats();
-    let leaders = replicas.iter().map(|replica| (replica.partition, nodes.node.leader_anywhere(replica.partition)));
-    let leaders = leaders.collect();
-    let own: BTreeMap<_, _> = replicas.iter().map(|replica| (replica.partition, replica.last)).collect();
+    let own: BTreeMap<_, _> =
+        nodes.node.partition_stats().into_iter().map(|replica| (replica.partition, replica.last)).collect();
+    let leaders = own.keys().map(|partition| (*partition, nodes.node.leader(*partition))).collect();
     let stays = |seen: &Seen| seen.healthy && seen.report.as_ref().is_some_and(|report| !report.draining);
     let lacks = |seen: Seen| {
         let replicas = seen.report.into_iter().flat_map(|report| report.partitions);

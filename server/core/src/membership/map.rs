@@ -6,14 +6,15 @@ use rove_protocol::ids::{NodeId, PartitionId};
 use serde::{Deserialize, Serialize};
 
 use crate::formation::StoreId;
-use crate::placement::{DIRECTORY, Placement, ShardMap};
+use crate::placement::{Placement, ShardMap};
 use crate::replica::{GroupMember, member_of, node_of, rebuild_of};
 use crate::versioned::{self, VersionedError};
 
-/// Nodes that a cluster may have: every one holds the directory.
+/// Nodes that a cluster may have: each leader sends every entry to all of them.
 pub const MEMBERS: usize = 9;
-/// Nodes that a partition has, in clusters founded from now on. With as many as there may be members every node holds everything.
-pub const REPLICAS: u8 = 9;
+/// Replicas of a partition that vote, in clusters founded from now on: any one machine may be lost, and a post waits for one other disk, however
+/// many nodes there are.
+pub const REPLICAS: u8 = 3;
 /// Nodes that the map remembers, those that were removed among them: their numbers must not come back. Each takes some 30 bytes of
 /// what nodes tell each other on every connection.
 pub const NODES: usize = 32;
@@ -23,7 +24,7 @@ pub const ADDRESS_BYTES: usize = 259;
 /// Whether a node belongs to the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Standing {
-    /// It holds replicas of the directory and of its partitions, or is about to.
+    /// It holds replicas of the directory and of all partitions, or is about to.
     Member,
     /// Its replicas are taken out of their groups.
     Leaving,
@@ -55,9 +56,9 @@ pub struct MemberMap {
     pub founders: BTreeSet<NodeId>,
     /// Which partition holds which shard.
     pub shards: ShardMap,
-    /// How many nodes each partition is to have.
+    /// How many replicas of each partition are to vote.
     pub replicas: u8,
-    /// Which they are.
+    /// On which nodes.
     pub placement: Placement,
 }
 
@@ -167,26 +168,14 @@ impl MemberMap {
         self.placement.of(partition).filter_map(|node| self.replica_of(node))
     }
 
-    /// The replicas that are to have everything of a partition and not to vote: of the directory, those of all other members.
+    /// The replicas that are to have everything of a partition and not to vote: those of all other members.
     pub fn learners(&self, partition: PartitionId) -> impl Iterator<Item = GroupMember> + '_ {
-        let others = self.members().filter(move |node| partition == DIRECTORY && !self.placement.has(partition, *node));
+        let others = self.members().filter(move |node| !self.placement.has(partition, *node));
         others.filter_map(|node| self.replica_of(node))
-    }
-
-    /// Whether `node` is to have a replica of a partition.
-    pub fn places(&self, partition: PartitionId, node: NodeId) -> bool {
-        self.placement.has(partition, node) || (partition == DIRECTORY && self.present(node).is_some())
     }
 
     fn replica_of(&self, node: NodeId) -> Option<GroupMember> {
         Some(member_of(node, self.nodes.get(&node)?.rebuild))
-    }
-
-    /// Whether a replica of a member is to go from this partition, as that is held by others.
-    pub fn is_misplaced(&self, partition: PartitionId, replica: GroupMember) -> bool {
-        // One that the map does not know is of a later one, or obsolete.
-        let known = self.members().any(|node| self.replica_of(node) == Some(replica));
-        known && !self.placement.has(partition, node_of(replica)) && partition != DIRECTORY
     }
 
     /// Whether a replica is to go, by this map and every later one.

@@ -1,7 +1,7 @@
 //! Who the nodes of a cluster are, and how the groups of its partitions follow when that changes.
 //!
 //! The truth is one small [`MemberMap`] in the directory, replicated like everything else there: which nodes there are, which data
-//! directory each has, how often it was rebuilt, and which partitions it holds ([`placement`](crate::placement)). A change is a whole new map with the next version, so that of two changes made
+//! directory each has, how often it was rebuilt, and which partitions it votes in ([`placement`](crate::placement)). A change is a whole new map with the next version, so that of two changes made
 //! at once one is overtaken and nothing is lost. The number of a replica says its node and the rebuild
 //! ([`member_of`](crate::replica::member_of)); the map gives each number to one data directory, for ever.
 //!

@@ -58,11 +58,6 @@ impl<P: Fn(GroupMember) -> Progress> Sight<'_, P> {
         self.group.voters.iter().chain(&self.group.learners).copied()
     }
 
-    /// Whether a replica is to go.
-    fn is_to_go(&self, replica: GroupMember) -> bool {
-        self.map.is_obsolete(replica) || self.map.is_misplaced(self.partition, replica)
-    }
-
     /// A replica that is not in the group yet.
     fn newcomer(&self) -> Option<Step> {
         // A later one of its node is there: it is the map that is old.
@@ -78,11 +73,15 @@ impl<P: Fn(GroupMember) -> Progress> Sight<'_, P> {
         let new = self.map.wanted(self.partition).find(ready)?;
         let own = |old: &&GroupMember| node_of(**old) == node_of(new) && self.map.is_obsolete(**old);
         let voters = || self.group.voters.iter();
-        let going = || voters().filter(|old| self.is_to_go(**old) && !self.has_successor(**old));
+        let going = || voters().filter(|old| self.map.is_obsolete(**old) && !self.has_successor(**old));
         // The leader last: it has to hand over first.
         let other = || going().find(|old| **old != self.me).or_else(|| going().next());
         match voters().find(own).or_else(other) {
-            Some(old) if *old == self.me => self.hand_over(),
+            // With nobody to hand over to it makes itself an heir first.
+            Some(old) if *old == self.me => {
+                let heir = node_of(new) != node_of(self.me);
+                self.hand_over().or(heir.then_some(Step::Change(MemberChange::Promote(new))))
+            }
             Some(old) => Some(Step::Change(MemberChange::Replace { old: *old, new })),
             None => Some(Step::Change(MemberChange::Promote(new))),
         }
@@ -90,16 +89,17 @@ impl<P: Fn(GroupMember) -> Progress> Sight<'_, P> {
 
     /// A replica that goes, or votes no longer, without another in its place.
     fn departure(&self) -> Option<Step> {
-        if let Some(learner) = self.group.learners.iter().find(|learner| self.is_to_go(**learner)) {
+        if let Some(learner) = self.group.learners.iter().find(|learner| self.map.is_obsolete(**learner)) {
             return Some(Step::Change(MemberChange::Remove(*learner)));
         }
-        let goes = |old: &&GroupMember| self.is_to_go(**old) && !self.has_successor(**old);
+        let goes = |old: &&GroupMember| self.map.is_obsolete(**old) && !self.has_successor(**old);
         let learns = |old: &&GroupMember| self.map.learners(self.partition).any(|learner| learner == **old);
-        let old = *self.group.voters.iter().find(|old| goes(old) || learns(old))?;
-        if self.is_awaited() || !self.leaves_a_majority(old) {
+        if self.is_awaited() {
             return None;
         }
-        match old {
+        // One without which those that answer decide: while one of three is dead, it has to be that one.
+        let may = |old: &&GroupMember| (goes(old) || learns(old)) && self.leaves_a_majority(**old);
+        match *self.group.voters.iter().find(may)? {
             old if old == self.me => self.hand_over(),
             old if learns(&&old) => Some(Step::Change(MemberChange::Demote(old))),
             old => Some(Step::Change(MemberChange::Remove(old))),
@@ -129,7 +129,7 @@ impl<P: Fn(GroupMember) -> Progress> Sight<'_, P> {
     fn hand_over(&self) -> Option<Step> {
         let learns = |heir: GroupMember| self.map.learners(self.partition).any(|learner| learner == heir);
         let stays = |heir: &&GroupMember| {
-            **heir != self.me && !self.is_to_go(**heir) && !learns(**heir) && (self.progress)(**heir).active
+            **heir != self.me && !self.map.is_obsolete(**heir) && !learns(**heir) && (self.progress)(**heir).active
         };
         let heir = self.group.voters.iter().filter(stays).max_by_key(|heir| (self.progress)(**heir).matched)?;
         Some(Step::HandOver(node_of(*heir)))

@@ -18,15 +18,7 @@ fn founded(nodes: u8) -> MemberMap {
     MemberMap::founded(&(1..=nodes).map(|node| (NodeId(u64::from(node)), store(node))).collect(), 6)
 }
 
-/// With three nodes for each partition, however many there are.
-fn founded_for_three(nodes: u8) -> MemberMap {
-    let mut map = founded(nodes);
-    map.replicas = 3;
-    map.placement = map.first_placement();
-    map
-}
-
-/// The partition that is looked at where every node holds everything.
+/// The partition that is looked at where all are alike.
 const ANY: PartitionId = PartitionId(1);
 
 fn id(node: u64, rebuild: u32) -> GroupMember {
@@ -64,12 +56,12 @@ fn a_replaced_node_learns_first_and_then_takes_its_own_place_in_one_change() {
 }
 
 #[test]
-fn a_new_node_learns_and_is_promoted() {
-    let map = founded(3).add(NodeId(4), store(4), "four:7684").unwrap();
+fn where_there_are_fewer_than_three_a_new_node_learns_and_is_promoted() {
+    let map = founded(2).add(NodeId(4), store(4), "four:7684").unwrap();
     let new = id(4, 1);
-    assert_eq!(next_step(&map, ANY, 1, &group(&[1, 2, 3], &[]), |_| WELL), Some(change(MemberChange::AddLearner(new))));
-    assert_eq!(next_step(&map, ANY, 1, &group(&[1, 2, 3], &[new]), |_| BEHIND), None);
-    assert_eq!(next_step(&map, ANY, 1, &group(&[1, 2, 3], &[new]), |_| WELL), Some(change(MemberChange::Promote(new))));
+    assert_eq!(next_step(&map, ANY, 1, &group(&[1, 2], &[]), |_| WELL), Some(change(MemberChange::AddLearner(new))));
+    assert_eq!(next_step(&map, ANY, 1, &group(&[1, 2], &[new]), |_| BEHIND), None);
+    assert_eq!(next_step(&map, ANY, 1, &group(&[1, 2], &[new]), |_| WELL), Some(change(MemberChange::Promote(new))));
 }
 
 #[test]
@@ -82,6 +74,25 @@ fn a_node_that_leaves_goes_only_while_the_others_are_a_majority() {
     assert_eq!(next_step(&map, ANY, 3, &all, two_away), None, "the leader that goes finds no heir");
     assert_eq!(next_step(&map, ANY, 3, &all, |_| WELL), Some(Step::HandOver(NodeId(2))));
     assert!(follows(&map, ANY, &group(&[1, 2], &[])));
+}
+
+#[test]
+fn the_last_voter_lets_its_successor_vote_before_it_goes() {
+    let map = founded(1).add(NodeId(4), store(4), "a:1").unwrap().leave(NodeId(1)).unwrap();
+    let new = id(4, 1);
+    let step = |me, group: &Group| next_step(&map, ANY, me, group, |_| WELL);
+    assert_eq!(step(1, &group(&[1], &[new])), Some(change(MemberChange::Promote(new))));
+    let both = group(&[1, new], &[]);
+    assert_eq!(step(1, &both), Some(Step::HandOver(NodeId(4))));
+    assert_eq!(step(new, &both), Some(change(MemberChange::Remove(1))));
+}
+
+#[test]
+fn of_those_that_go_the_dead_one_is_first() {
+    let map = founded(3).leave(NodeId(1)).unwrap().leave(NodeId(3)).unwrap();
+    let third_away = |replica| if replica == 3 { AWAY } else { WELL };
+    let step = next_step(&map, ANY, 2, &group(&[1, 2, 3], &[]), third_away);
+    assert_eq!(step, Some(change(MemberChange::Remove(3))));
 }
 
 #[test]
@@ -153,7 +164,7 @@ fn the_largest_map_fits_into_what_nodes_tell_each_other() {
         let standing = if present { Standing::Member } else { Standing::Removed };
         *member = Member { rebuild: u32::MAX, address, standing, ..member.clone() };
     }
-    // Nine nodes with the highest numbers, that hold all of 256 partitions.
+    // Nine nodes with the highest numbers, that vote in all of 256 partitions.
     map.shards = ShardMap::even(256);
     let nodes: BTreeSet<NodeId> = (0..MEMBERS as u64).map(|node| NodeId(u64::from(u32::MAX) - node)).collect();
     map.placement = Placement::founded(256, &nodes, MEMBERS);
@@ -305,15 +316,20 @@ fn change_map(model: &mut Model, map: &MemberMap, next_store: &mut u8, deed: &De
         }
         Deed::Add(new) => map.add(node(new), store(*next_store), "a:1").ok(),
         Deed::Leave(old) => map.leave(node(old)).ok(),
-        Deed::Forget => follows(map, model.partition, &model.group).then(|| map.without_leaving()).flatten(),
-        Deed::Lead { .. } => None,
+        // Who is removed is told so, and ends.
+        Deed::Forget if follows(map, model.partition, &model.group) => {
+            let leaving = map.nodes.iter().filter(|(_, member)| member.standing == Standing::Leaving);
+            model.dead.extend(leaving.map(|(node, member)| member_of(*node, member.rebuild)));
+            map.without_leaving()
+        }
+        Deed::Forget | Deed::Lead { .. } => None,
     }
 }
 
 proptest! {
     #[test]
-    fn whatever_is_changed_majorities_overlap_and_the_group_becomes_what_the_last_map_says(deeds in deeds(), everywhere: bool, partition in 0..3_u16) {
-        let mut maps = vec![if everywhere { founded(3) } else { founded_for_three(3) }];
+    fn whatever_is_changed_majorities_overlap_and_the_group_becomes_what_the_last_map_says(deeds in deeds(), partition in 0..3_u16) {
+        let mut maps = vec![founded(3)];
         let mut model = Model {
             partition: PartitionId(partition),
             group: group(&[1, 2, 3], &[]),
@@ -364,47 +380,58 @@ fn when_every_number_is_used_up_the_advice_is_one_that_helps() {
     assert!(newcomer(&full, 4, 99).is_ok());
 }
 
-#[test]
-fn a_replica_that_moves_is_replaced_by_one_that_has_everything_and_a_leader_hands_over_first() {
-    let map = founded_for_three(3).add(NodeId(4), store(4), "four:7684").unwrap();
-    let new = id(4, 1);
-    let moves = (1..=6).map(PartitionId).find(|partition| map.placement.has(*partition, NodeId(4))).unwrap();
-    let old = (1..=3).find(|node| !map.placement.has(moves, NodeId(*node))).unwrap();
-    let other = (1..=3).find(|node| *node != old).unwrap();
-    let three = group(&[1, 2, 3], &[]);
-    assert_eq!(next_step(&map, moves, other, &three, |_| WELL), Some(change(MemberChange::AddLearner(new))));
-    let learns = group(&[1, 2, 3], &[new]);
-    assert_eq!(next_step(&map, moves, other, &learns, |replica| if replica == new { BEHIND } else { WELL }), None);
-    assert_eq!(next_step(&map, moves, other, &learns, |_| WELL), Some(change(MemberChange::Replace { old, new })));
-    assert!(
-        matches!(next_step(&map, moves, old, &learns, |_| WELL), Some(Step::HandOver(heir)) if heir != NodeId(old))
-    );
-    let stays = (1..=6).map(PartitionId).find(|partition| !map.placement.has(*partition, NodeId(4))).unwrap();
-    assert_eq!(next_step(&map, stays, 1, &three, |_| WELL), None);
-    assert!(follows(&map, stays, &three) && !follows(&map, moves, &three));
+/// Three nodes and a fourth, which votes in some partitions in the place of another.
+fn four() -> (MemberMap, GroupMember, PartitionId, PartitionId) {
+    let map = founded(3).add(NodeId(4), store(4), "four:7684").unwrap();
+    let votes = |votes: bool| (1..=6).map(PartitionId).find(|id| map.placement.has(*id, NodeId(4)) == votes).unwrap();
+    let (moves, stays) = (votes(true), votes(false));
+    (map, id(4, 1), moves, stays)
 }
 
 #[test]
-fn the_directory_has_three_voters_and_every_other_node_learns_it() {
-    let map = founded_for_three(3).add(NodeId(4), store(4), "four:7684").unwrap();
-    let new = id(4, 1);
-    let three = group(&[1, 2, 3], &[]);
-    assert_eq!(next_step(&map, DIRECTORY, 1, &three, |_| WELL), Some(change(MemberChange::AddLearner(new))));
-    let settled = group(&[1, 2, 3], &[new]);
-    assert_eq!(next_step(&map, DIRECTORY, 1, &settled, |_| WELL), None);
-    assert!(follows(&map, DIRECTORY, &settled));
-    // A cluster that had four voters before makes a learner of one, which is never the leader.
-    let four = group(&[1, 2, 3, new], &[]);
-    assert_eq!(next_step(&map, DIRECTORY, 1, &four, |_| WELL), Some(change(MemberChange::Demote(new))));
-    assert!(matches!(next_step(&map, DIRECTORY, new, &four, |_| WELL), Some(Step::HandOver(_))));
-    // One of the voters goes: the learner takes its place.
+fn every_node_learns_what_it_does_not_vote_in() {
+    let (map, new, _, stays) = four();
+    let (three, settled) = (group(&[1, 2, 3], &[]), group(&[1, 2, 3], &[new]));
+    for partition in [DIRECTORY, stays] {
+        assert_eq!(next_step(&map, partition, 1, &three, |_| WELL), Some(change(MemberChange::AddLearner(new))));
+        assert_eq!(next_step(&map, partition, 1, &settled, |_| WELL), None);
+        assert!(follows(&map, partition, &settled) && !follows(&map, partition, &three));
+        // A cluster that had four voters before makes a learner of one, which is never the leader.
+        let voters = group(&[1, 2, 3, new], &[]);
+        assert_eq!(next_step(&map, partition, 1, &voters, |_| WELL), Some(change(MemberChange::Demote(new))));
+        assert!(matches!(next_step(&map, partition, new, &voters, |_| WELL), Some(Step::HandOver(_))));
+    }
+}
+
+#[test]
+fn the_vote_moves_to_a_replica_that_has_everything_and_a_leader_hands_over_first() {
+    let (map, new, moves, _) = four();
+    let old = (1..=3).find(|node| !map.placement.has(moves, NodeId(*node))).unwrap();
+    let other = (1..=3).find(|node| *node != old).unwrap();
+    let learns = group(&[1, 2, 3], &[new]);
+    assert_eq!(next_step(&map, moves, other, &learns, |replica| if replica == new { BEHIND } else { WELL }), None);
+    assert_eq!(next_step(&map, moves, other, &learns, |_| WELL), Some(change(MemberChange::Promote(new))));
+    let voters = group(&[1, 2, 3, new], &[]);
+    assert_eq!(next_step(&map, moves, other, &voters, |_| WELL), Some(change(MemberChange::Demote(old))));
+    let heir = next_step(&map, moves, old, &voters, |_| WELL);
+    assert!(matches!(heir, Some(Step::HandOver(heir)) if heir != NodeId(old)));
+    let rest: Vec<_> = [1, 2, 3, new].into_iter().filter(|voter| *voter != old).collect();
+    assert!(follows(&map, moves, &group(&rest, &[old])));
+}
+
+#[test]
+fn a_learner_takes_the_place_of_a_voter_that_goes() {
+    let (map, new, _, stays) = four();
     let map = map.leave(NodeId(2)).unwrap();
-    assert_eq!(next_step(&map, DIRECTORY, 1, &settled, |_| WELL), Some(change(MemberChange::Replace { old: 2, new })));
+    let replaced = Some(change(MemberChange::Replace { old: 2, new }));
+    for partition in [DIRECTORY, stays] {
+        assert_eq!(next_step(&map, partition, 1, &group(&[1, 2, 3], &[new]), |_| WELL), replaced);
+    }
 }
 
 #[test]
 fn a_placement_that_leaves_a_partition_to_nobody_may_not_follow() {
-    let first = founded_for_three(3).add(NodeId(4), store(4), "four:7684").unwrap();
+    let first = founded(3).add(NodeId(4), store(4), "four:7684").unwrap();
     let next = first.replace(NodeId(4), store(9), None).unwrap();
     assert!(next.may_follow(Some(&first)));
     let with = |change: &dyn Fn(&mut MemberMap)| {

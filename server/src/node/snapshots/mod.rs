@@ -117,6 +117,6 @@ pub(super) fn start(
 }
 
 /// A runtime for one thread that waits for the transport as well as for a disk.
-pub(super) fn runtime(name: &'static str) -> Result<Runtime, StartError> {
+fn runtime(name: &'static str) -> Result<Runtime, StartError> {
     Builder::new_current_thread().enable_time().build().map_err(|source| StartError::Thread { name, source })
 }

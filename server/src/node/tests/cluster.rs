@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use rove_core::formation::StoreId;
-use rove_core::membership::{MemberMap, follows};
+use rove_core::membership::MemberMap;
 use rove_core::replica::{ConfState, Install, PeerMessage, member_of};
 use rove_core::routing::{Forward, ForwardAck};
 
@@ -26,9 +26,6 @@ struct Net {
     /// Snapshots are cut off after so many chunks, once.
     cut_after: Mutex<Option<u64>>,
     snapshots: Mutex<Vec<(NodeId, PartitionId, u64)>>,
-    /// The nodes that are up, and what gates were carried to them.
-    nodes: Mutex<BTreeMap<NodeId, Node>>,
-    carried: Mutex<Vec<(NodeId, PartitionId)>>,
 }
 
 impl Net {
@@ -61,19 +58,6 @@ impl Peers for Side {
 
     fn send_forward_ack(&self, to: NodeId, ack: ForwardAck) {
         self.put(to, PeerSays::ForwardAck(ack));
-    }
-
-    fn carry_gate(&self, to: NodeId, partition: PartitionId, command: Bytes) -> BoxFuture<'static, bool> {
-        let net = Arc::clone(&self.net);
-        Box::pin(async move {
-            net.carried.lock().push((to, partition));
-            let node = net.nodes.lock().get(&to).cloned();
-            let command = ConversationCommand::decode(&command).unwrap();
-            let Some(Ok(answer)) = node.map(|node| node.propose_conversation(partition, &command)) else {
-                return false;
-            };
-            answer.await == Ok(ConversationOutcome::Done)
-        })
     }
 
     fn send_snapshot<'a>(
@@ -111,12 +95,12 @@ impl Side {
     }
 }
 
+/// The nodes, and their disks.
 /// The data directories of the three nodes.
 fn stores() -> BTreeMap<NodeId, StoreId> {
     (1..=3).map(|id| (NodeId(id), StoreId([u8::try_from(id).unwrap(); 16]))).collect()
 }
 
-/// The nodes, and their disks.
 struct World {
     dir: tempfile::TempDir,
     net: Arc<Net>,
@@ -174,7 +158,6 @@ impl World {
         started.0.stats().disk_low.store(disk_low, std::sync::atomic::Ordering::Release);
         self.net.inboxes.lock().insert(id, inbox);
         self.net.down.lock().remove(&id);
-        self.net.nodes.lock().insert(id, started.0.clone());
         self.nodes.insert(id, started);
     }
 
@@ -186,7 +169,6 @@ impl World {
     /// As if its process had been killed.
     async fn kill(&mut self, id: NodeId) {
         self.net.down.lock().insert(id);
-        self.net.nodes.lock().remove(&id);
         let (node, runner) = self.nodes.remove(&id).unwrap();
         tokio::task::spawn_blocking(move || drop(runner)).await.unwrap();
         drop(node);
@@ -383,61 +365,4 @@ async fn a_node_that_dies_while_its_snapshot_is_staged_or_installed_has_the_old_
         let more = NodeStats::get(&world.node(3).stats().snapshots_installed);
         assert_eq!(more == 0, installed, "{more} snapshots");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_partition_that_is_placed_on_two_of_three_nodes_leaves_the_third_and_nobody_is_the_worse_for_it() {
-    let mut world = World::new().await;
-    let id = create(world.node(1), ALICE, BOB).await;
-    world.agree().await;
-    let mut map = MemberMap::founded(&stores(), 2);
-    let members = map.members().collect();
-    (map.version, map.replicas) = (1, 2);
-    map.placement = map.placement.next(&members, 2);
-    let map = Arc::new(map);
-    (1..=3).for_each(|id| world.node(id).follow(map.clone()));
-    let settled = |world: &World| {
-        // As nodes report to each other.
-        for (partition, led) in (1..=3).flat_map(|id| world.node(id).led_groups()) {
-            (1..=3).for_each(|id| world.node(id).group_heard(partition, led.clone()));
-        }
-        (1..=3).all(|id| {
-            let groups = world.node(id).groups();
-            groups.len() == 3 && (0..).map(PartitionId).zip(&groups).all(|(id, group)| follows(&map, id, group))
-        })
-    };
-    until(|| settled(&world), "the groups never become what the map says").await;
-    let partition = world.node(1).partition_of(id);
-    let without = (1..=3).find(|node| !map.places(partition, NodeId(*node))).unwrap();
-    let with = (1..=3).find(|node| map.places(partition, NodeId(*node))).unwrap();
-    seq(post(world.node(with), id, ALICE, 1, 1)).await;
-    // What every partition has to know reaches those that whoever leads the directory has not.
-    let outcome = world.node(1).propose_directory(&sign_up("alice")).await.unwrap();
-    let DirectoryOutcome::SignedIn { account, .. } = outcome else { panic!("{outcome:?}") };
-    let suspend = DirectoryCommand::SuspendAccount { account };
-    assert!(matches!(world.node(1).propose_directory(&suspend).await, Ok(DirectoryOutcome::Gated { .. })));
-    let leader = world.node(1).leader_anywhere(DIRECTORY).unwrap();
-    let missing = (1..=2).map(PartitionId).filter(|partition| !map.places(*partition, leader)).count();
-    assert!(missing == 0 || !world.net.carried.lock().is_empty());
-    // It is out of the group, and lacks nothing.
-    until(|| !held(world.node(without), partition), "it never notices that it was left out").await;
-    assert!(world.node(without).is_ready() && world.node(without).leader_anywhere(partition).is_some());
-    world.kill(NodeId(without)).await;
-    world.start(NodeId(without));
-    world.node(without).follow(map.clone());
-    assert!(world.node(without).ready().await, "a node is ready without what it does not hold");
-    assert!(!held(world.node(without), partition) && held(world.node(without), DIRECTORY));
-}
-
-fn held(node: &Node, partition: PartitionId) -> bool {
-    node.partition_stats()[usize::from(partition.0)].held
-}
-
-async fn until(is_so: impl Fn() -> bool, what: &str) {
-    let waiting = async {
-        while !is_so() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what}"));
 }

@@ -307,7 +307,7 @@ fn the_bytes_of_commands_on_disk_are_pinned() {
     // A version, then for each node its store, rebuild, address and standing; the founders, the first shard of each partition, the number of
     // replicas, and the nodes of each partition, the directory's first.
     let shards = [6, 0, 170, 5, 213, 10, 128, 16, 170, 21, 213, 26];
-    let rest = [&[1, 1][..], &shards, &[9], &[7], &[1; 14]].concat();
+    let rest = [&[1, 1][..], &shards, &[3], &[7], &[1; 14]].concat();
     assert_eq!(change.encode(), [&[1, 8, 0, 1, 1][..], &[7; 16], &[0, 0, 0], &rest].concat());
     for command in [sign_up_command("alice", Some(token("k"))), revoke, change] {
         assert_eq!(DirectoryCommand::decode(&command.encode()), Ok(command));
