@@ -48,6 +48,8 @@ pub mod load;
 mod machine;
 pub mod process;
 mod progress;
+#[cfg(feature = "load")]
+mod random;
 mod report;
 #[cfg(feature = "load")]
 pub mod sample;

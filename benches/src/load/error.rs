@@ -41,9 +41,37 @@ pub enum LoadError {
     /// A stream ended before it was to.
     #[error("{0} ended early")]
     Ended(&'static str),
+    /// The server does not have what it acknowledged.
+    #[error("LOST: {0}")]
+    Lost(String),
     /// The measurement has nothing in it.
     #[error("nothing was measured: {0}")]
     Nothing(&'static str),
+}
+
+impl LoadError {
+    /// Whether a new connection, here or on another node, may do better: nodes die, and those that live are busy with that.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::Transport(_) | Self::Ended(_) => true,
+            Self::Refused { code, .. } => matches!(
+                *code,
+                ErrorCode::Internal
+                    | ErrorCode::Timeout
+                    | ErrorCode::GoingAway
+                    | ErrorCode::Busy
+                    | ErrorCode::Unavailable
+                    | ErrorCode::Behind
+                    | ErrorCode::RateLimited
+            ),
+            Self::Io { .. }
+            | Self::Server(_)
+            | Self::SignUp(_)
+            | Self::Violation(_)
+            | Self::Lost(_)
+            | Self::Nothing(_) => false,
+        }
+    }
 }
 
 impl From<ReadError> for LoadError {

@@ -4,10 +4,13 @@
 //! outbox: it must cost as little as it can, because it runs on the cores of the server it measures.
 
 pub mod accounts;
+pub mod device;
 pub mod disk;
 pub mod echo;
 pub mod error;
 pub mod gate;
+mod http;
+mod leaders;
 pub mod listener;
 pub mod pace;
 pub mod poster;
@@ -16,6 +19,7 @@ pub mod service;
 pub mod session;
 
 pub use accounts::{Accounts, Credentials};
+pub use device::Device;
 pub use error::LoadError;
 pub use pace::Pace;
 pub use poster::Poster;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use rove_protocol::frame::RawFrame;
-use rove_protocol::ids::PostNo;
+use rove_protocol::ids::{PostNo, Seq};
 use rove_protocol::message::{Body as _, Closed, Message as _, Post, Posted, Refused};
 use rove_protocol::registry::FrameType;
 use rove_protocol::transport::SendStream as _;
@@ -30,6 +30,20 @@ pub struct Outcome {
     pub silence: Duration,
 }
 
+/// What a writer has been told: its last post that was acknowledged, and the highest seq that one of its posts was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// The post.
+    pub post_no: PostNo,
+    /// The seq.
+    pub seq: Seq,
+}
+
+impl Known {
+    /// Nothing yet.
+    pub const NOTHING: Self = Self { post_no: PostNo(0), seq: Seq(0) };
+}
+
 /// A writer.
 #[derive(Debug)]
 pub struct Poster {
@@ -46,6 +60,9 @@ pub struct Poster {
     /// A refusal: go back to this number at that time.
     back: Option<(PostNo, Instant)>,
     ended: bool,
+    known: Known,
+    /// Silence after which it gives its connection up, if something is unanswered.
+    patience: Option<Duration>,
     heard: Option<Instant>,
     outcome: Outcome,
 }
@@ -63,9 +80,25 @@ impl Poster {
             again: VecDeque::new(),
             back: None,
             ended: false,
+            known: Known::NOTHING,
+            patience: None,
             heard: None,
             outcome: Outcome::default(),
         }
+    }
+
+    /// The same writer, going on from what it was told before.
+    #[must_use]
+    pub fn going_on(mut self, known: Known) -> Self {
+        (self.known, self.next) = (known, known.post_no.next().0);
+        self
+    }
+
+    /// The same writer, giving up a connection that has been silent for so long although something is unanswered.
+    #[must_use]
+    pub fn patient(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
+        self
     }
 
     /// Posts until its pace has no more, and everything is acknowledged.
@@ -74,7 +107,12 @@ impl Poster {
     /// Those of the stream: [`Poster::reopened`] goes on with a new one. A post refused for good, or answered out of order.
     pub async fn run(&mut self, conversation: &mut Conversation) -> Result<(), LoadError> {
         let Stream { send, frames } = &mut conversation.stream;
+        let mut quiet_since = Instant::now();
         while !self.is_done() {
+            if self.waiting.is_empty() {
+                quiet_since = Instant::now();
+            }
+            let gives_up = self.patience.map(|patience| quiet_since + patience);
             let room = self.back.is_none() && self.waiting.len() < self.window;
             let again_at = self.back.filter(|_| self.waiting.is_empty()).map(|(_, at)| at);
             tokio::select! {
@@ -89,6 +127,10 @@ impl Poster {
                         self.take(one)?;
                         frame = frames.buffered()?;
                     }
+                    quiet_since = Instant::now();
+                }
+                () = sleep_until(gives_up.unwrap_or(quiet_since).into()), if gives_up.is_some() => {
+                    return Err(LoadError::Ended("a connection that is silent"));
                 }
                 () = sleep_until(again_at.unwrap_or_else(Instant::now).into()), if again_at.is_some() => {
                     if let Some((expected, _)) = self.back.take() {
@@ -108,7 +150,16 @@ impl Poster {
 
     /// The connection was lost and the conversation is open again; the server knows the writer's posts up to that one. The others
     /// are sent again.
-    pub fn reopened(&mut self, last_post_no: PostNo) {
+    ///
+    /// # Errors
+    /// [`LoadError::Lost`] if it does not know one that was acknowledged.
+    pub fn reopened(&mut self, last_post_no: PostNo) -> Result<(), LoadError> {
+        let acknowledged = self.known.post_no;
+        if last_post_no < acknowledged {
+            let lost = format!("post {acknowledged} of a writer was acknowledged, and its last one is said to be {last_post_no}");
+            return Err(LoadError::Lost(lost));
+        }
+        self.known.post_no = last_post_no;
         let now = Instant::now();
         while self.waiting.front().is_some_and(|(number, _)| *number <= last_post_no.0) {
             let Some((_, since)) = self.waiting.pop_front() else { break };
@@ -119,6 +170,12 @@ impl Poster {
         self.again = again;
         self.next = last_post_no.next().0;
         self.back = None;
+        Ok(())
+    }
+
+    /// What it has been told.
+    pub fn known(&self) -> Known {
+        self.known
     }
 
     /// How many it has posted.
@@ -156,7 +213,9 @@ impl Poster {
     fn take(&mut self, frame: RawFrame) -> Result<(), LoadError> {
         match frame.frame_type {
             FrameType::Posted => {
-                let since = self.answered(Posted::decode_body(frame.body)?.post_no)?;
+                let posted = Posted::decode_body(frame.body)?;
+                let since = self.answered(posted.post_no)?;
+                self.known = Known { post_no: posted.post_no, seq: self.known.seq.max(posted.seq) };
                 self.acknowledged(since, Instant::now());
             }
             FrameType::Refused => {
@@ -194,7 +253,7 @@ impl Poster {
     }
 
     fn heard_at(&mut self, now: Instant) {
-        let last = self.heard.replace(now).unwrap_or(now).max(self.span.from());
+        let last = self.heard.replace(now).unwrap_or(self.span.from()).max(self.span.from());
         self.outcome.silence = self.outcome.silence.max(now.min(self.span.until()).saturating_duration_since(last));
     }
 
@@ -294,9 +353,37 @@ mod tests {
     fn after_a_lost_connection_only_what_the_server_lacks_is_sent_again() {
         let mut poster = poster(4);
         assert_eq!(numbers(&poster.fill(None)), [1, 2, 3, 4]);
-        poster.reopened(PostNo(2));
+        poster.take(posted(1)).unwrap();
+        poster.reopened(PostNo(2)).unwrap();
         assert_eq!(poster.outcome.acknowledged, 2);
         assert_eq!(numbers(&poster.fill(None)), [3, 4, 5, 6]);
+        assert_eq!(poster.known(), Known { post_no: PostNo(2), seq: Seq(1) });
+    }
+
+    #[test]
+    fn a_server_that_does_not_know_what_it_acknowledged_has_lost_it() {
+        let mut poster = poster(4).going_on(Known { post_no: PostNo(6), seq: Seq(9) });
+        assert!(matches!(poster.reopened(PostNo(5)), Err(LoadError::Lost(_))));
+        poster.reopened(PostNo(6)).unwrap();
+        assert_eq!(numbers(&poster.fill(None)), [7, 8, 9, 10]);
+        poster.take(posted(7)).unwrap();
+        assert!(matches!(poster.reopened(PostNo(6)), Err(LoadError::Lost(_))));
+    }
+
+    #[test]
+    fn the_longest_silence_is_within_the_span_whichever_end_it_is_at() {
+        let start = Instant::now();
+        let after = |ms| start + Duration::from_millis(ms);
+        let silent_for = |heard: &[u64]| {
+            let span = Span::new(start, Duration::from_millis(100), Duration::from_millis(1_000));
+            let mut poster = Poster::new(Pace::Full { until: span.until() }, span, 1);
+            heard.iter().for_each(|ms| poster.heard_at(after(*ms)));
+            poster.outcome().silence.as_millis()
+        };
+        assert_eq!(silent_for(&[50, 400, 1_000]), 600, "between two answers");
+        assert_eq!(silent_for(&[50, 800, 1_000]), 700, "from its beginning, not from before");
+        assert_eq!(silent_for(&[50, 200, 300, 5_000]), 800, "to its end, not beyond");
+        assert_eq!(silent_for(&[]), 1_000, "all of it");
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,11 +14,17 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use super::error::{LoadError, io};
+use super::http::Http;
 
 /// A node with an empty data directory listens within a second; a loaded machine may take longer.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longer than the server's own deadline for draining.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// From listening to serving: the node replays its log, and reaches the leaders of all partitions.
+const READY_TIMEOUT: Duration = Duration::from_secs(300);
+/// Between two looks at whether it serves: what is measured with it takes tens of milliseconds at least.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The configuration's name in its directory.
 pub(super) const CONFIG: &str = "rove.toml";
@@ -28,6 +34,7 @@ pub(super) const CONFIG: &str = "rove.toml";
 pub struct Server {
     child: Child,
     pid: u32,
+    started: Instant,
     quic: SocketAddr,
     trust: Trust,
     /// Where its output goes.
@@ -67,6 +74,7 @@ impl Server {
     pub async fn start(binary: &Path, dir: &Path) -> Result<Self, LoadError> {
         let path = dir.join("log");
         let log = std::fs::File::create(&path).map_err(io("making the server's log"))?;
+        let started = Instant::now();
         let mut child = Command::new(binary)
             .arg("serve")
             .arg("--config")
@@ -79,9 +87,46 @@ impl Server {
             .map_err(io("starting rove-server"))?;
         let pid = child.id().ok_or(LoadError::Ended("the server"))?;
         match tokio::time::timeout(START_TIMEOUT, listening(&mut child)).await {
-            Ok(Some((quic, pin))) => Ok(Self { child, pid, quic, trust: Trust::Pins(vec![pin]), log: path }),
+            Ok(Some((quic, pin))) => Ok(Self { child, pid, started, quic, trust: Trust::Pins(vec![pin]), log: path }),
             _ => Err(LoadError::Server(std::fs::read_to_string(path).unwrap_or_default())),
         }
+    }
+
+    /// Waits until `/readyz` says that it serves; how long that took from its start.
+    ///
+    /// # Errors
+    /// [`LoadError::Server`] with why it does not.
+    pub async fn ready(&self) -> Result<Duration, LoadError> {
+        let mut why = String::new();
+        while self.started.elapsed() < READY_TIMEOUT {
+            // One connection for all questions: a node that has just started has better things to do than handshakes.
+            let asked = async {
+                let http = Http::connect(self).await?;
+                loop {
+                    let (status, text) = http.sender().get("/readyz").await?;
+                    if status.is_success() {
+                        return Ok::<_, LoadError>(self.started.elapsed());
+                    }
+                    String::from_utf8_lossy(&text).trim().clone_into(&mut why);
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            };
+            match tokio::time::timeout(READY_TIMEOUT.saturating_sub(self.started.elapsed()), asked).await {
+                Ok(Ok(took)) => return Ok(took),
+                Ok(Err(error)) => why = error.to_string(),
+                Err(_) => break,
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Err(LoadError::Server(format!("it is not ready: {why}")))
+    }
+
+    /// Ends it at once, without a word to anybody.
+    ///
+    /// # Errors
+    /// [`LoadError::Io`].
+    pub async fn kill(&mut self) -> Result<(), LoadError> {
+        self.child.kill().await.map_err(io("killing the server"))
     }
 
     /// Where clients connect.
@@ -118,14 +163,14 @@ impl Server {
     }
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end; what it printed.
 ///
 /// # Errors
 /// [`LoadError::Server`] with what it says if it fails.
-pub(super) async fn run(command: &mut Command) -> Result<(), LoadError> {
+pub(super) async fn run(command: &mut Command) -> Result<Vec<u8>, LoadError> {
     let output = command.output().await.map_err(io("running rove-server"))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(output.stdout);
     }
     Err(LoadError::Server(String::from_utf8_lossy(&output.stderr).into_owned()))
 }

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::error::{LoadError, io};
+use super::leaders;
 use super::server::{CONFIG, Server, run};
 use crate::{Meter, process};
 
@@ -38,7 +39,8 @@ impl Service {
             .tempdir_in(parent)
             .map_err(io("making the server's directory"))?;
         let homes = if nodes == 1 {
-            Server::configure(binary, dir.path(), "127.0.0.1:0", keys, "").await?;
+            // The same after each start: who comes back looks for it where it was.
+            Server::configure(binary, dir.path(), &address(1, 0).to_string(), keys, "").await?;
             vec![dir.path().to_owned()]
         } else {
             configure_cluster(binary, dir.path(), nodes, keys).await?;
@@ -49,7 +51,7 @@ impl Service {
         Ok(Self { nodes, binary: binary.to_owned(), homes, dir })
     }
 
-    /// Stops all nodes and starts them again with the data they have. A node on its own then listens on another port.
+    /// Stops all nodes and starts them again with the data they have, where they were.
     ///
     /// # Errors
     /// See [`Server::stop`] and [`Server::start`].
@@ -57,6 +59,38 @@ impl Service {
         try_join_all(self.nodes.drain(..).map(Server::stop)).await?;
         self.nodes = try_join_all(self.homes.iter().map(|home| Server::start(&self.binary, home))).await?;
         Ok(())
+    }
+
+    /// Ends a node at once, by its place among [`Service::nodes`].
+    ///
+    /// # Errors
+    /// See [`Server::kill`].
+    pub async fn kill(&mut self, node: usize) -> Result<(), LoadError> {
+        self.nodes[node].kill().await
+    }
+
+    /// Starts a node that was killed again, with the data it has; returns when it listens.
+    ///
+    /// # Errors
+    /// See [`Server::start`].
+    pub async fn revive(&mut self, node: usize) -> Result<(), LoadError> {
+        self.nodes[node] = Server::start(&self.binary, &self.homes[node]).await?;
+        Ok(())
+    }
+
+    /// The place of the node that leads most partitions.
+    ///
+    /// # Errors
+    /// [`LoadError::Server`] if nobody knows who leads.
+    pub async fn busiest(&self) -> Result<usize, LoadError> {
+        if self.nodes.len() == 1 {
+            return Ok(0);
+        }
+        let config = self.homes[0].join(CONFIG);
+        let said = run(Command::new(&self.binary).args(["cluster", "status", "--json", "--config"]).arg(config)).await?;
+        let unknown = || LoadError::Server("nobody says who leads".to_owned());
+        let id = serde_json::from_slice(&said).ok().and_then(|status| leaders::busiest(&status)).ok_or_else(unknown)?;
+        usize::try_from(id).ok().and_then(|id| id.checked_sub(1)).filter(|node| *node < self.nodes.len()).ok_or_else(unknown)
     }
 
     /// The nodes; there is at least one.
@@ -117,8 +151,17 @@ fn name(node: u16) -> String {
     format!("node-{node}")
 }
 
-/// A loopback address of its own for a cluster of this process (Linux has all of 127.0.0.0/8), so that its ports are nobody else's.
+/// Where a node listens, in the order of its ports.
+fn address(node: u16, port: u16) -> SocketAddr {
+    SocketAddr::from((host(), FIRST_PORT + 10 * node + port))
+}
+
+/// A loopback address of its own for the nodes of this process where there are many (Linux has all of 127.0.0.0/8), so that its ports
+/// are nobody else's.
 fn host() -> Ipv4Addr {
+    if cfg!(not(target_os = "linux")) {
+        return Ipv4Addr::LOCALHOST;
+    }
     let [_, a, b, c] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, a | 0x40, b, c)
 }
@@ -127,7 +170,6 @@ fn host() -> Ipv4Addr {
 async fn configure_cluster(binary: &Path, dir: &Path, nodes: u16, keys: &str) -> Result<(), LoadError> {
     let ca = dir.join("ca");
     run(Command::new(binary).args(["pki", "ca", "--cluster", "load", "--out"]).arg(&ca)).await?;
-    let address = |node: u16, port: u16| SocketAddr::from((host(), FIRST_PORT + 10 * node + port));
     let mut peers = String::new();
     for node in 1..=nodes {
         // Writing to memory does not fail.

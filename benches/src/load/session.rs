@@ -230,7 +230,21 @@ impl Session {
     /// # Errors
     /// [`LoadError::Refused`], and those of reading.
     pub async fn open(&self, conversation: ConversationId, writer: WriterId) -> Result<Conversation, LoadError> {
-        let open = Open { conversation, after: Seq(0), seen: Seq(0), epoch: 0, writer };
+        self.open_after(conversation, writer, Seq(0), Seq(0)).await
+    }
+
+    /// Opens a conversation from what comes after an event, on a replica that has all that was `seen`.
+    ///
+    /// # Errors
+    /// [`LoadError::Refused`], and those of reading.
+    pub async fn open_after(
+        &self,
+        conversation: ConversationId,
+        writer: WriterId,
+        after: Seq,
+        seen: Seq,
+    ) -> Result<Conversation, LoadError> {
+        let open = Open { conversation, after, seen, epoch: 0, writer };
         let mut stream = Stream::open(&self.connection, StreamType::Conversation, &open.to_frame()).await?;
         match stream.next(ConversationDown::decode, "the conversation").await? {
             ConversationDown::Opened(opened) => Ok(Conversation { stream, last_post_no: opened.last_post_no }),

@@ -40,9 +40,6 @@ pub(crate) struct Args {
     rounds: u16,
 }
 
-/// A schedule that is over as soon as it begins.
-const AT_ONCE: f64 = 1e9;
-
 /// What came of one way.
 struct CaughtUp {
     times: Histogram,
@@ -106,7 +103,7 @@ async fn prepare(service: &Service, writer: &Credentials, away: &[Credentials], 
 /// Posts so many, as fast as it goes.
 pub(crate) async fn fill(conversation: &mut Conversation, posts: u64) -> Result<(), LoadError> {
     let start = Instant::now();
-    let schedule = Schedule::new(start, AT_ONCE, posts).map_err(io("making a schedule"))?;
+    let schedule = Schedule::new(start, run::AT_ONCE, posts).map_err(io("making a schedule"))?;
     let span = Span::new(start, std::time::Duration::ZERO, std::time::Duration::ZERO);
     Poster::new(Pace::Due(schedule), span, limits::UNANSWERED_POSTS).run(conversation).await
 }

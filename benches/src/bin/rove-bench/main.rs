@@ -15,6 +15,7 @@ mod idle;
 mod latency;
 mod posts;
 mod quick;
+mod recovery;
 mod rest;
 mod run;
 mod storm;
@@ -76,6 +77,8 @@ enum Mode {
     Storm(storm::Args),
     /// How fast a device that was away reads what it has missed
     CatchUp(catch_up::Args),
+    /// Cold starts, and what a kill costs: silence of conversations, and the time until the node serves again
+    Recovery(recovery::Args),
     /// Processor time and network of nodes that have nothing to do
     Rest(rest::Args),
     /// What a bare echo over the same QUIC can do: what everything else is to be compared with
@@ -132,6 +135,7 @@ async fn run(args: Args) -> Result<ExitCode, LoadError> {
         Mode::Idle(args) => finish(idle::run(&place, &args).await?),
         Mode::Storm(args) => finish(storm::run(&place, &args).await?),
         Mode::CatchUp(args) => finish(catch_up::run(&place, &args).await?),
+        Mode::Recovery(args) => finish(recovery::run(&place, &args).await?),
         Mode::Rest(args) => finish(rest::run(&place, &args).await?),
         Mode::Floor(args) => finish(floor::run(&place.dir, &args).await?),
         Mode::Quick(args) => {

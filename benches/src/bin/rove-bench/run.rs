@@ -11,6 +11,8 @@ use tokio::task::{JoinError, JoinSet};
 
 /// After the last piece of work: everything has been answered long before.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The rate of a schedule that is over as soon as it begins.
+pub(crate) const AT_ONCE: f64 = 1e9;
 /// Between two looks at how far a measurement is.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -31,14 +33,14 @@ impl Place {
         &self,
         keys: &str,
         accounts: usize,
-        work: impl AsyncFnOnce(&Service, Vec<Credentials>) -> Result<T, LoadError>,
+        work: impl AsyncFnOnce(&mut Service, Vec<Credentials>) -> Result<T, LoadError>,
     ) -> Result<T, LoadError> {
         say(format_args!("starting {} node(s) in {}", self.nodes, self.dir.display()));
         let mut service = Service::start(&self.binary, &self.dir, self.nodes, keys).await?;
         let outcome = async {
             let accounts = Accounts::connect(service.first()).await?.sign_up(accounts).await?;
             service.restart().await?;
-            work(&service, accounts).await
+            work(&mut service, accounts).await
         };
         let outcome = outcome.await;
         // The first error is the one to tell.
@@ -103,18 +105,26 @@ pub(crate) async fn measure<T: 'static>(
     })
     .await?;
     let usage = meter.stop().map_err(io("looking at the servers"))?;
+    rest(&mut tasks, &mut done).await?;
+    Ok((usage, done))
+}
+
+/// Takes in what is still under way.
+pub(crate) async fn rest<T: 'static>(
+    tasks: &mut JoinSet<Result<T, LoadError>>,
+    done: &mut Vec<T>,
+) -> Result<(), LoadError> {
     let rest = tokio::time::timeout(PATIENCE, async {
         while let Some(ended) = tasks.join_next().await {
             done.push(joined(ended)?);
         }
         Ok(())
     });
-    rest.await.unwrap_or_else(|_| Err(LoadError::Server("what was under way was not answered".to_owned())))?;
-    Ok((usage, done))
+    rest.await.unwrap_or_else(|_| Err(LoadError::Server("what was under way was not answered".to_owned())))
 }
 
 /// Takes in what ends until then.
-async fn watch<T: 'static>(
+pub(crate) async fn watch<T: 'static>(
     tasks: &mut JoinSet<Result<T, LoadError>>,
     done: &mut Vec<T>,
     until: Instant,
@@ -133,7 +143,8 @@ async fn watch<T: 'static>(
     }
 }
 
-fn joined<T>(ended: Result<Result<T, LoadError>, JoinError>) -> Result<T, LoadError> {
+/// The outcome of a task.
+pub(crate) fn joined<T>(ended: Result<Result<T, LoadError>, JoinError>) -> Result<T, LoadError> {
     ended.map_err(|_| LoadError::Ended("a task of the load"))?
 }
 
