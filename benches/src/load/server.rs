@@ -23,16 +23,35 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// From listening to serving: the node replays its log, and reaches the leaders of all partitions.
 const READY_TIMEOUT: Duration = Duration::from_secs(300);
-/// Between two looks at whether it serves: what is measured with it takes tens of milliseconds at least.
+/// A process that was killed is gone at once, unless the disk keeps it.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two looks at whether it serves, or has ended: what is measured with it takes tens of milliseconds at least.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The configuration's name in its directory.
 pub(super) const CONFIG: &str = "rove.toml";
 
+/// A process of a server's. If it is dropped while it runs it is killed, by its own id, and gone: whoever removes its directory next must
+/// not have it write there meanwhile.
+#[derive(Debug)]
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Fails if it has ended, which is what is wanted.
+        let _ = self.0.start_kill();
+        let killed = Instant::now();
+        // There is nothing to await with: the runtime may be ending.
+        while matches!(self.0.try_wait(), Ok(None)) && killed.elapsed() < END_TIMEOUT {
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
 /// A running server. Killed, by its own process id, if it is dropped before [`Server::stop`].
 #[derive(Debug)]
 pub struct Server {
-    child: Child,
+    process: Process,
     pid: u32,
     started: Instant,
     quic: SocketAddr,
@@ -75,19 +94,19 @@ impl Server {
         let path = dir.join("log");
         let log = std::fs::File::create(&path).map_err(io("making the server's log"))?;
         let started = Instant::now();
-        let mut child = Command::new(binary)
+        let child = Command::new(binary)
             .arg("serve")
             .arg("--config")
             .arg(dir.join(CONFIG))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
-            .kill_on_drop(true)
             .spawn()
             .map_err(io("starting rove-server"))?;
-        let pid = child.id().ok_or(LoadError::Ended("the server"))?;
-        match tokio::time::timeout(START_TIMEOUT, listening(&mut child)).await {
-            Ok(Some((quic, pin))) => Ok(Self { child, pid, started, quic, trust: Trust::Pins(vec![pin]), log: path }),
+        let mut process = Process(child);
+        let pid = process.0.id().ok_or(LoadError::Ended("the server"))?;
+        match tokio::time::timeout(START_TIMEOUT, listening(&mut process.0)).await {
+            Ok(Some((quic, pin))) => Ok(Self { process, pid, started, quic, trust: Trust::Pins(vec![pin]), log: path }),
             _ => Err(LoadError::Server(std::fs::read_to_string(path).unwrap_or_default())),
         }
     }
@@ -126,7 +145,7 @@ impl Server {
     /// # Errors
     /// [`LoadError::Io`].
     pub async fn kill(&mut self) -> Result<(), LoadError> {
-        self.child.kill().await.map_err(io("killing the server"))
+        self.process.0.kill().await.map_err(io("killing the server"))
     }
 
     /// Where clients connect.
@@ -151,7 +170,7 @@ impl Server {
     pub async fn stop(mut self) -> Result<(), LoadError> {
         // Fails only if it is gone already, which waiting for it tells.
         let _ = kill(Pid::from_raw(self.pid.cast_signed()), Signal::SIGTERM);
-        let status = tokio::time::timeout(STOP_TIMEOUT, self.child.wait())
+        let status = tokio::time::timeout(STOP_TIMEOUT, self.process.0.wait())
             .await
             .map_err(|_| LoadError::Server("it did not stop in time".to_owned()))?
             .map_err(io("waiting for the server"))?;
@@ -168,7 +187,7 @@ impl Server {
 /// # Errors
 /// [`LoadError::Server`] with what it says if it fails.
 pub(super) async fn run(command: &mut Command) -> Result<Vec<u8>, LoadError> {
-    let output = command.output().await.map_err(io("running rove-server"))?;
+    let output = command.kill_on_drop(true).output().await.map_err(io("running rove-server"))?;
     if output.status.success() {
         return Ok(output.stdout);
     }

@@ -2,6 +2,7 @@
 //!
 //! Starts a `rove-server` of its own (or several, as a cluster) in a new directory, on loopback, with everything on (TLS, fsync before every
 //! acknowledgement), puts one kind of load on it, stops it and says what came of it: a table and a few lines, JSON, a picture.
+//! A signal that ends it (SIGINT, SIGTERM, SIGHUP) ends its servers and removes their directory first.
 //! Client and server share the machine's cores: figures are to be compared with others from the same machine.
 
 // Counts become rates and times: the digits that a float drops are beyond what is measured.
@@ -27,6 +28,8 @@ use clap::{Parser, Subcommand};
 use rove_benches::load::error::io;
 use rove_benches::load::{LoadError, server};
 use rove_benches::{Machine, Output, Report};
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use run::Place;
 
@@ -103,7 +106,7 @@ fn main() -> ExitCode {
         }
     };
     let runtime = runtime.enable_all().build();
-    let outcome = runtime.map_err(io("starting the runtime")).and_then(|runtime| runtime.block_on(run(args)));
+    let outcome = runtime.map_err(io("starting the runtime")).and_then(|runtime| runtime.block_on(run_until_signal(args)));
     match outcome {
         Ok(code) => code,
         Err(error) => {
@@ -114,6 +117,21 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whatever is dropped ends what it started and removes what it made; this is where a signal drops all of it.
+async fn run_until_signal(args: Args) -> Result<ExitCode, LoadError> {
+    let listen = |kind| signal(kind).map_err(io("listening for signals"));
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let mut hang_up = listen(SignalKind::hangup())?;
+    let ended_by = tokio::select! {
+        outcome = run(args) => return outcome,
+        _ = interrupt.recv() => SignalKind::interrupt(),
+        _ = terminate.recv() => SignalKind::terminate(),
+        _ = hang_up.recv() => SignalKind::hangup(),
+    };
+    // What a shell says of a process that a signal ended.
+    Ok(ExitCode::from(u8::try_from(128 + ended_by.as_raw_value()).unwrap_or(u8::MAX)))
 }
 
 async fn run(args: Args) -> Result<ExitCode, LoadError> {
