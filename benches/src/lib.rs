@@ -1,6 +1,6 @@
 //! What measurements are made of, and a load on a real Rove server.
 //!
-//! - [`Schedule`] says when work is due, whatever becomes of it, and [`Span`] which part of a run is measured;
+//! - [`Schedule`] says when work is due, whatever becomes of it, [`Plan`] with which times, and [`Span`] which part of a run is measured;
 //! - [`Histogram`] keeps how long it took;
 //! - [`Meter`] takes the time, and what servers and everybody else used meanwhile; [`Machine`] says on what;
 //! - [`Report`] is what came of it: a table for people, JSON for programs, a picture; [`Progress`] says how far it is.
@@ -48,7 +48,6 @@ pub mod load;
 mod machine;
 pub mod process;
 mod progress;
-#[cfg(feature = "load")]
 mod random;
 mod report;
 #[cfg(feature = "load")]
@@ -62,5 +61,5 @@ pub use machine::{Machine, Others, Watch, rounded};
 pub use process::{Meter, Usage};
 pub use progress::{Progress, say};
 pub use report::{Output, Report};
-pub use schedule::{Due, Schedule, Span};
+pub use schedule::{Arrivals, Due, Plan, Schedule, Span};
 pub use svg::{Bar, Series};

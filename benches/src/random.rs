@@ -9,6 +9,18 @@ impl Random {
         Self(seed)
     }
 
+    /// Another stream for each part of something.
+    pub(crate) fn of(seed: u64, part: u64) -> Self {
+        // Seeds that are near each other would give numbers that others had before.
+        Self(Self(seed).number() ^ Self(!part).number())
+    }
+
+    /// The next number above 0 and up to 1.
+    pub(crate) fn share(&mut self) -> f64 {
+        // As many digits as a float has.
+        ((self.number() >> 11) + 1) as f64 / (1_u64 << 53) as f64
+    }
+
     /// The next number; all are equally likely.
     pub(crate) fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

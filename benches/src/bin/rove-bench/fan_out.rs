@@ -1,21 +1,20 @@
 //! From one post to many: a group whose members all have it open.
 //!
 //! Without a rate the writer keeps in step with its listeners: a post goes out for each that has been delivered to all, with a window of
-//! them on their way. With one, posts are due at even times, and each delivery counts from when its post was due.
+//! them on their way. With one, posts are due, and each delivery counts from when its post was due.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use rove_benches::load::gate::Gate;
 use rove_benches::load::{Conversation, Credentials, LoadError, Pace, Poster, Service, Session, listener};
-use rove_benches::{Bar, Histogram, Report, Schedule, rounded, sample};
+use rove_benches::{Bar, Histogram, Report, rounded, sample};
 use rove_protocol::ids::{PostNo, WriterId};
 use rove_protocol::limits;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::posts::share;
-use crate::run::{self, Place, Times};
+use crate::run::{self, Coming, Place, Times};
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
@@ -34,6 +33,9 @@ pub(crate) struct Args {
     /// Posts per second [default: as many as go through]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) rate: Option<u32>,
+
+    #[command(flatten)]
+    pub(crate) coming: Coming,
 
     #[command(flatten)]
     pub(crate) times: Times,
@@ -93,7 +95,8 @@ async fn measure(service: &Service, accounts: &[Credentials], args: &Args) -> Re
         .config("window", args.window)
         .config("rate", args.rate)
         .config("bytes", sample::TEXT);
-    Ok(args.times.describe(report))
+    let report = args.times.describe(report);
+    Ok(if args.rate.is_some() { args.coming.describe(report) } else { report })
 }
 
 /// What came of it: what the servers used, what was heard, and how many posts were acknowledged in the span.
@@ -106,26 +109,28 @@ async fn fan_out(
     let (start, rate) = (Instant::now(), args.rate.map(f64::from));
     let span = args.times.span(start);
     let gate = Arc::new(Gate::new(u64::from(args.members), usize::from(args.window)));
-    let pace = match rate {
+    let plan = rate.map(|rate| args.coming.share(start, rate, span.works(start, rate), 0, 1)).transpose()?;
+    let pace = match plan.clone() {
         None => Pace::Gated { until: span.until(), gate: gate.clone() },
-        Some(rate) => Pace::Due(share(start, rate, span.works(start, rate), 0, 1)?),
+        Some(plan) => run::due(plan)?,
     };
     let heard = Arc::new(Mutex::new(Heard::default()));
     // How many there will have been is known when the writer has ended.
     let (total, last) = watch::channel(u64::MAX);
     let mut tasks = JoinSet::new();
     for (session, mut conversation) in listening {
-        let (heard, gate, last) = (heard.clone(), gate.clone(), last.clone());
+        let (heard, gate, last, mut plan) = (heard.clone(), gate.clone(), last.clone(), plan.clone());
         tasks.spawn(async move {
             // Dropping it would close the connection.
             let _session = session;
-            let each = |number: PostNo, now: Instant| {
+            let each = |_: PostNo, now: Instant| {
                 gate.delivered();
-                let due = rate.map(|rate| Schedule::due_at(start, rate, number.0 - 1));
+                // Posts are heard in the order in which they were due, and all of them.
+                let due = plan.as_mut().and_then(Iterator::next);
                 let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
                 heard.deliveries += u64::from(span.contains(now));
-                if let Some(due) = due.filter(|due| span.contains(*due)) {
-                    heard.times.record(now.saturating_duration_since(due));
+                if let Some(due) = due.filter(|due| span.contains(due.at)) {
+                    heard.times.record(now.saturating_duration_since(due.at));
                 }
             };
             listener::hear(&mut conversation, WRITER, last, each).await?;

@@ -17,8 +17,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
-use crate::posts::share;
-use crate::run::{self, Times};
+use crate::run::{self, Coming, Times};
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
@@ -37,6 +36,9 @@ pub(crate) struct Args {
     /// Echoes per second, of all connections together [default: as many as go through]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) rate: Option<u32>,
+
+    #[command(flatten)]
+    pub(crate) coming: Coming,
 
     #[command(flatten)]
     pub(crate) times: Times,
@@ -83,7 +85,7 @@ impl EchoServer {
         &self,
         connections: u32,
         window: u16,
-        rate: Option<u32>,
+        rate: Option<(u32, Coming)>,
         times: &Times,
     ) -> Result<Echoed, LoadError> {
         let mut ready = Vec::new();
@@ -94,9 +96,12 @@ impl EchoServer {
         let span = times.span(start);
         let mut echoes = JoinSet::new();
         for (part, echo) in (0..).zip(ready) {
-            let pace = match rate.map(f64::from) {
+            let pace = match rate {
                 None => Pace::Full { until: span.until() },
-                Some(rate) => Pace::Due(share(start, rate, span.works(start, rate), part, connections.into())?),
+                Some((rate, coming)) => {
+                    let total = span.works(start, rate.into());
+                    run::due(coming.share(start, rate.into(), total, part, connections.into())?)?
+                }
             };
             echoes.spawn(echo.run(pace, span, usize::from(window)));
         }
@@ -140,7 +145,7 @@ pub(crate) async fn run(dir: &Path, args: &Args) -> Result<Report, LoadError> {
     let mut report = Report::new("floor", format!("bare QUIC echo, {} connections, {bytes} bytes", args.connections));
     let mut bars = Vec::new();
     for window in &args.window {
-        let echoed = server.measure(args.connections, *window, args.rate, &args.times).await?;
+        let echoed = server.measure(args.connections, *window, args.rate.map(|rate| (rate, args.coming)), &args.times).await?;
         let cpu = echoed.usage.cpu_per_100k(echoed.outcome.acknowledged);
         let key = |name: &str| format!("{name}_{window}");
         report = report
@@ -157,5 +162,6 @@ pub(crate) async fn run(dir: &Path, args: &Args) -> Result<Report, LoadError> {
     }
     let syncs = syncs(dir, Duration::from_secs(args.times.seconds.min(LONGEST_SYNCS))).await?;
     let report = report.times("synced write", "sync", &syncs).bars("echoes/s", bars);
+    let report = if args.rate.is_some() { args.coming.describe(report) } else { report };
     Ok(args.times.describe(report.config("connections", args.connections).config("rate", args.rate)))
 }

@@ -1,4 +1,4 @@
-//! From a post to its delivery: writers post to a conversation each, at an even rate together, and somebody else listens to each.
+//! From a post to its delivery: writers post to a conversation each, at a rate together, and somebody else listens to each.
 //!
 //! The load is open: posts are due when their time has come, whether or not earlier ones were answered, and count from then. So a pause
 //! of the server is in the figures of every post it held up.
@@ -6,21 +6,21 @@
 use std::time::Instant;
 
 use rove_benches::load::poster::Outcome;
-use rove_benches::load::{Credentials, LoadError, Pace, Poster, Service, listener};
-use rove_benches::{Histogram, Report, Schedule, rounded, sample};
+use rove_benches::load::{Credentials, LoadError, Poster, Service, listener};
+use rove_benches::{Histogram, Report, rounded, sample};
 use rove_protocol::ids::{PostNo, WriterId};
 use rove_protocol::limits;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::posts::share;
-use crate::run::{self, Place, Times};
+use crate::run::{self, Coming, Place, Times};
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   rove-bench latency                                   100 posts/s to one other session
   rove-bench latency --rate 1000 --svg latency.svg
   rove-bench latency --rate 20000 --writers 64
+  rove-bench latency --rate 1000 --arrivals poisson    at random times instead of even ones
   rove-bench --nodes 3 latency --rate 1000             to sessions on another node")]
 pub(crate) struct Args {
     /// Posts per second, of all writers together
@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// A writer may have 64 posts unanswered: with 250/s each, that is no bound until they take a quarter of a second.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=5_000))]
     pub(crate) writers: Option<u32>,
+
+    #[command(flatten)]
+    pub(crate) coming: Coming,
 
     #[command(flatten)]
     pub(crate) times: Times,
@@ -76,17 +79,18 @@ pub(crate) async fn measure(service: &Service, accounts: &[Credentials], args: &
     let total = span.works(start, rate);
     let mut pairs = JoinSet::new();
     for (part, (alice, bob, writer, mut posting, mut listening)) in (0..).zip(ready) {
-        let schedule = share(start, rate, total, part, parts)?;
-        let mut poster = Poster::new(Pace::Due(schedule), span, limits::UNANSWERED_POSTS);
+        let plan = args.coming.share(start, rate, total, part, parts)?;
+        let mut poster = Poster::new(run::due(plan.clone())?, span, limits::UNANSWERED_POSTS);
         pairs.spawn(async move {
             // Dropping them would close the connections.
             let _sessions = (alice, bob);
             let mut delivered = Histogram::new();
             let posts = total.saturating_sub(part).div_ceil(parts);
-            let each = |number: PostNo, now: Instant| {
-                let due = Schedule::due_at(start, rate, part + (number.0 - 1) * parts);
-                if span.contains(due) {
-                    delivered.record(now.saturating_duration_since(due));
+            // Posts are heard in the order in which they were due, and all of them.
+            let mut heard = plan;
+            let each = |_: PostNo, now: Instant| {
+                if let Some(due) = heard.next().filter(|due| span.contains(due.at)) {
+                    delivered.record(now.saturating_duration_since(due.at));
                 }
             };
             tokio::try_join!(
@@ -121,5 +125,5 @@ pub(crate) async fn measure(service: &Service, accounts: &[Credentials], args: &
         .config("rate", args.rate)
         .config("writers", writers)
         .config("bytes", sample::TEXT);
-    Ok(run::held(args.times.describe(report), &posted.held))
+    Ok(run::held(args.coming.describe(args.times.describe(report)), &posted.held))
 }

@@ -1,24 +1,25 @@
 //! Posts per second until they are durable: every session posts to a group of its own.
 //!
-//! Without a rate each keeps its window full, which finds the most that goes through. With one, posts are due at even times, and
+//! Without a rate each keeps its window full, which finds the most that goes through. With one, posts are due at even or random times, and
 //! count from when they were due.
 
 use std::time::Instant;
 
 use rove_benches::load::poster::Outcome;
 use rove_benches::load::{Credentials, LoadError, Pace, Poster, Service};
-use rove_benches::{Bar, Report, Schedule, digits, rounded, sample};
+use rove_benches::{Bar, Report, digits, rounded, sample};
 use rove_protocol::ids::WriterId;
 use rove_protocol::limits;
 use tokio::task::JoinSet;
 
-use crate::run::{self, Place, Times};
+use crate::run::{self, Coming, Place, Times};
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   rove-bench posts                                   windows full: the most that goes through
   rove-bench posts --sessions 1 --window 1           one post at a time
   rove-bench posts --rate 20000 --svg posts.svg      20,000/s that are due whatever becomes of them
+  rove-bench posts --rate 20000 --arrivals poisson   the same at random times
   rove-bench --nodes 3 posts --sessions 64 --window 64")]
 pub(crate) struct Args {
     /// Sessions, each of an account and with a group of its own
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// Posts per second, of all sessions together [default: as many as go through]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) rate: Option<u32>,
+
+    #[command(flatten)]
+    pub(crate) coming: Coming,
 
     #[command(flatten)]
     pub(crate) times: Times,
@@ -57,7 +61,7 @@ pub(crate) async fn measure(service: &Service, accounts: &[Credentials], args: &
     for (number, (session, mut conversation)) in (0..).zip(ready) {
         let pace = match args.rate.map(f64::from) {
             None => Pace::Full { until: span.until() },
-            Some(rate) => Pace::Due(share(start, rate, span.works(start, rate), number, sessions)?),
+            Some(rate) => run::due(args.coming.share(start, rate, span.works(start, rate), number, sessions)?)?,
         };
         let mut poster = Poster::new(pace, span, usize::from(args.window));
         posters.spawn(async move {
@@ -84,11 +88,7 @@ pub(crate) async fn measure(service: &Service, accounts: &[Credentials], args: &
         .config("rate", args.rate)
         .config("bytes", sample::TEXT);
     let report = args.times.describe(report);
-    Ok(if args.rate.is_some() { run::held(report, &all.held) } else { report })
-}
-
-pub(crate) fn share(start: Instant, rate: f64, total: u64, part: u64, parts: u64) -> Result<Schedule, LoadError> {
-    Schedule::share(start, rate, total, part, parts).map_err(rove_benches::load::error::io("making a schedule"))
+    Ok(if args.rate.is_some() { args.coming.describe(run::held(report, &all.held)) } else { report })
 }
 
 fn words(service: &Service, args: &Args) -> String {

@@ -11,7 +11,7 @@ use rove_benches::{Bar, Histogram, Report, digits, rounded, say};
 
 use crate::baseline::{self, Baseline, Verdict};
 use crate::floor::{self, EchoServer};
-use crate::run::{Place, Times};
+use crate::run::{Coming, Place, Times};
 use crate::{fan_out, latency, posts};
 
 #[derive(Debug, Clone, clap::Args)]
@@ -93,17 +93,17 @@ pub(crate) async fn run(place: &Place, args: &Args) -> Result<(Report, Verdict),
 async fn round(place: &Place, args: &Args) -> Result<(Ratios, rove_benches::Others), LoadError> {
     let times = Times { seconds: args.seconds, warm_up: 1 };
     let nothing = || LoadError::Nothing("a figure is missing");
-    let server = EchoServer::start().await?;
+    let (server, coming) = (EchoServer::start().await?, Coming::default());
     let before = server.measure(ECHO.0, ECHO.1, None, &times).await?;
-    let posts = posts::Args { sessions: POSTS.0, window: POSTS.1, rate: None, times: times.clone() };
+    let posts = posts::Args { sessions: POSTS.0, window: POSTS.1, rate: None, coming, times: times.clone() };
     let posts = posts::run(place, &posts).await?;
     let between = server.measure(ECHO.0, ECHO.1, None, &times).await?;
-    let fan_out = fan_out::Args { members: MEMBERS, window: 32, rate: None, times: times.clone() };
+    let fan_out = fan_out::Args { members: MEMBERS, window: 32, rate: None, coming, times: times.clone() };
     let fan_out = fan_out::run(place, &fan_out).await?;
     let after = server.measure(ECHO.0, ECHO.1, None, &times).await?;
-    let due = server.measure(WRITERS, 64, Some(RATE), &times).await?;
+    let due = server.measure(WRITERS, 64, Some((RATE, coming)), &times).await?;
     let syncs = floor::syncs(&place.dir, Duration::from_secs(1)).await?;
-    let latency = latency::Args { rate: RATE, writers: Some(WRITERS), times };
+    let latency = latency::Args { rate: RATE, writers: Some(WRITERS), coming, times };
     let latency = latency::run(place, &latency).await?;
 
     let of = |report: &Report, key: &str| report.value(key).ok_or_else(nothing);

@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 use futures::future::try_join_all;
 use rove_benches::load::error::io;
 use rove_benches::load::poster::Outcome;
-use rove_benches::load::{Credentials, Device, LoadError, Pace, Server, Service};
+use rove_benches::load::{Credentials, Device, LoadError, Server, Service};
 use rove_benches::{Histogram, Others, Progress, Report, Series, Span, Watch, milliseconds, process, rounded, sample, say};
 use rove_protocol::ids::WriterId;
 use tokio::task::JoinSet;
 
-use crate::posts::share;
-use crate::run::{self, Place, Times};
+use crate::run::{self, Coming, Place, Times};
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
@@ -46,6 +45,9 @@ pub(crate) struct Args {
     /// Seconds from a kill to the start [default: 0 for one node; 2 for several, in which others take over]
     #[arg(long, value_parser = clap::value_parser!(u64).range(0..=600))]
     down: Option<u64>,
+
+    #[command(flatten)]
+    coming: Coming,
 
     // What is measured is from each kill on.
     #[command(flatten)]
@@ -150,7 +152,7 @@ async fn measure(service: &mut Service, accounts: Vec<Credentials>, args: &Args)
                 Series::new("longest silence of a conversation", lines.longest),
             ],
         )
-        .note(format!("A conversation has a post due every {} ms: no silence is known more exactly.", rounded(resolution)))
+        .note(format!("A conversation has a post due every {} ms on average: no silence is known more exactly.", rounded(resolution)))
         .note(format!("All {posts} acknowledged posts were read back on every node."))
         .config("rate", args.rate)
         .config("writers", args.writers())
@@ -158,7 +160,7 @@ async fn measure(service: &mut Service, accounts: Vec<Credentials>, args: &Args)
         .config("prefill", prefills)
         .config("down_s", args.down(service.nodes().len()).as_secs())
         .config("bytes", sample::TEXT);
-    Ok(args.times.describe(report))
+    Ok(args.coming.describe(args.times.describe(report)))
 }
 
 fn words(service: &Service, args: &Args) -> String {
@@ -191,7 +193,7 @@ async fn fill(devices: Vec<Device>, posts: u64) -> Result<Vec<Device>, LoadError
     // None of it is measured.
     let span = Span::new(now, Duration::ZERO, Duration::ZERO);
     for (part, mut device) in (0..).zip(devices) {
-        let pace = Pace::Due(share(now, run::AT_ONCE, more, part, parts)?);
+        let pace = run::due(Coming::default().share(now, run::AT_ONCE, more, part, parts)?)?;
         filling.spawn(async move { device.post(pace, span).await.map(|_| device) });
     }
     let (mut filled, mut progress) = (Vec::new(), Progress::new("writers that are done"));
@@ -225,7 +227,7 @@ async fn kill(
     let (watch, used_before) = (Watch::start(), used(&service.pids())?);
     let (mut posting, mut done) = (JoinSet::new(), Vec::new());
     for (part, mut device) in (0..).zip(devices) {
-        let pace = Pace::Due(share(start, rate, span.works(start, rate), part, parts)?);
+        let pace = run::due(args.coming.share(start, rate, span.works(start, rate), part, parts)?)?;
         posting.spawn(async move { device.post(pace, span).await.map(|outcome| (device, outcome)) });
     }
     run::watch(&mut posting, &mut done, span.from(), |_| {}).await?;

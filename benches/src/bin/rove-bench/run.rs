@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rove_benches::load::error::io;
-use rove_benches::load::{Accounts, Credentials, Dialer, LoadError, Service, Session};
-use rove_benches::{Histogram, say};
-use rove_benches::{Meter, Progress, Report, Span, Usage, digits, milliseconds};
+use rove_benches::load::{Accounts, Credentials, Dialer, LoadError, Pace, Service, Session};
+use rove_benches::{
+    Arrivals, Histogram, Meter, Plan, Progress, Report, Schedule, Span, Usage, digits, milliseconds, say,
+};
 use tokio::task::{JoinError, JoinSet};
 
 /// After the last piece of work: everything has been answered long before.
@@ -73,6 +74,58 @@ impl Times {
     pub(crate) fn describe(&self, report: Report) -> Report {
         report.config("seconds", self.seconds).config("warm_up", self.warm_up)
     }
+}
+
+/// How work comes that is due. A command's arguments.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(crate) struct Coming {
+    /// How work comes where there is a rate
+    #[arg(long, value_enum, default_value_t)]
+    arrivals: Kind,
+
+    /// What decides about random times: the same number, the same times
+    #[arg(long, default_value_t)]
+    seed: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum Kind {
+    /// At even distances
+    #[default]
+    Even,
+    /// At random times, as from many people who know nothing of each other
+    Poisson,
+}
+
+impl Coming {
+    /// The times of one of so many equal shares.
+    pub(crate) fn share(
+        self,
+        start: Instant,
+        rate: f64,
+        total: u64,
+        part: u64,
+        parts: u64,
+    ) -> Result<Plan, LoadError> {
+        let arrivals = match self.arrivals {
+            Kind::Even => Arrivals::Even,
+            Kind::Poisson => Arrivals::Poisson { seed: self.seed },
+        };
+        Plan::share(arrivals, start, rate, total, part, parts).map_err(io("making a schedule"))
+    }
+
+    /// Says how.
+    pub(crate) fn describe(self, report: Report) -> Report {
+        match self.arrivals {
+            Kind::Even => report.config("arrivals", "even"),
+            Kind::Poisson => report.config("arrivals", "poisson").config("seed", self.seed),
+        }
+    }
+}
+
+/// Work that is due at these times.
+pub(crate) fn due(plan: Plan) -> Result<Pace, LoadError> {
+    Schedule::of(plan).map(Pace::Due).map_err(io("making a schedule"))
 }
 
 /// A name for the `number`th writer or group, from 1 on: a writer's must not be all zeros, which is nobody.

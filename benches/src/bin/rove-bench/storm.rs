@@ -12,8 +12,7 @@ use rove_benches::load::{Credentials, Dialer, LoadError, Pace, Service};
 use rove_benches::{Bar, Histogram, Report, Span, digits, rounded};
 use tokio::task::JoinSet;
 
-use crate::posts::share;
-use crate::run::{self, Place, Times};
+use crate::run::{self, Coming, Place, Times};
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
@@ -32,6 +31,9 @@ pub(crate) struct Args {
     /// Connections per second [default: as many as go through]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: Option<u32>,
+
+    #[command(flatten)]
+    coming: Coming,
 
     #[command(flatten)]
     times: Times,
@@ -89,7 +91,9 @@ async fn measure(service: &Service, accounts: &[Credentials], args: &Args) -> Re
         for ((part, account), dialer) in (0..).zip(accounts).zip(dialers.iter().cycle()) {
             let pace = match args.rate.map(f64::from) {
                 None => Pace::Full { until: span.until() },
-                Some(rate) => Pace::Due(share(start, rate, span.works(start, rate), part, u64::from(args.at_once))?),
+                Some(rate) => {
+                    run::due(args.coming.share(start, rate, span.works(start, rate), part, args.at_once.into())?)?
+                }
             };
             devices.spawn(device(dialer.clone(), account.clone(), *kind, pace, span));
         }
@@ -118,6 +122,7 @@ async fn measure(service: &Service, accounts: &[Credentials], args: &Args) -> Re
         bars.push(Bar::new(name, rate));
     }
     let report = report.bars("sessions opened/s", bars).config("at_once", args.at_once).config("rate", args.rate);
+    let report = if args.rate.is_some() { args.coming.describe(report) } else { report };
     Ok(args.times.describe(report.number("server memory, MB", "resident_mb", service.resident()? as f64 / 1e6)))
 }
 
