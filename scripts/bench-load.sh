@@ -32,6 +32,7 @@ for nodes in 1 3; do
     measure "fan-out-due-$nodes" "$nodes" fan-out --rate 100 --seconds "$seconds"
     measure "storm-$nodes" "$nodes" storm --seconds "$seconds"
     measure "catch-up-$nodes" "$nodes" catch-up
+    measure "recovery-$nodes" "$nodes" recovery --seconds "$seconds"
     measure "rest-$nodes" "$nodes" rest --seconds "$seconds"
 done
 measure idle 1 idle --seconds "$seconds"

@@ -92,14 +92,7 @@ impl Plan {
     ///
     /// # Errors
     /// These are no numbers to work by.
-    pub fn share(
-        arrivals: Arrivals,
-        start: Instant,
-        rate: f64,
-        total: u64,
-        part: u64,
-        parts: u64,
-    ) -> io::Result<Self> {
+    pub fn share(arrivals: Arrivals, start: Instant, rate: f64, total: u64, part: u64, parts: u64) -> io::Result<Self> {
         if !(rate.is_finite() && rate > 0.0 && part < parts) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -298,7 +291,10 @@ mod tests {
     #[test]
     fn a_schedule_of_nothing_is_refused() {
         for (rate, part, parts) in [(0.0, 0, 1), (-1.0, 0, 1), (f64::NAN, 0, 1), (f64::INFINITY, 0, 1), (1.0, 1, 1)] {
-            assert!(Plan::share(Arrivals::Even, Instant::now(), rate, 1, part, parts).is_err(), "{rate} {part} of {parts}");
+            assert!(
+                Plan::share(Arrivals::Even, Instant::now(), rate, 1, part, parts).is_err(),
+                "{rate} {part} of {parts}"
+            );
         }
     }
 

@@ -70,8 +70,7 @@ impl Device {
     /// What no other connection mends, and [`LoadError::Lost`]. What one would mend, if it goes on for long after the span.
     pub async fn post(&mut self, pace: Pace, span: Span) -> Result<Outcome, LoadError> {
         let patience = if self.nodes.len() > 1 { ELSEWHERE } else { ALONE };
-        let mut poster =
-            Poster::new(pace, span, limits::UNANSWERED_POSTS).going_on(self.known).patient(patience);
+        let mut poster = Poster::new(pace, span, limits::UNANSWERED_POSTS).going_on(self.known).patient(patience);
         let (mut at, mut backoff) = (self.home, Backoff::new(RETRY_CAP_MS));
         let mut last_known = span.until().max(Instant::now());
         loop {
@@ -86,6 +85,11 @@ impl Device {
             }
             sleep(Duration::from_millis(backoff.next_ms(self.random.number()))).await;
         }
+    }
+
+    /// The place of the node that it is at, as long as that lives.
+    pub fn home(&self) -> usize {
+        self.home
     }
 
     /// How many of its posts were acknowledged.
@@ -116,7 +120,9 @@ impl Device {
         }
         let (conversation, posts) = (self.conversation, self.posts());
         let node = node + 1;
-        Err(LoadError::Lost(format!("of {posts} acknowledged posts of {conversation}, node {node} gives {heard}: {why}")))
+        Err(LoadError::Lost(format!(
+            "of {posts} acknowledged posts of {conversation}, node {node} gives {heard}: {why}"
+        )))
     }
 
     async fn read(&self, node: usize, heard: &mut u64) -> Result<(), LoadError> {

@@ -156,7 +156,9 @@ impl Poster {
     pub fn reopened(&mut self, last_post_no: PostNo) -> Result<(), LoadError> {
         let acknowledged = self.known.post_no;
         if last_post_no < acknowledged {
-            let lost = format!("post {acknowledged} of a writer was acknowledged, and its last one is said to be {last_post_no}");
+            let lost = format!(
+                "post {acknowledged} of a writer was acknowledged, and its last one is said to be {last_post_no}"
+            );
             return Err(LoadError::Lost(lost));
         }
         self.known.post_no = last_post_no;

@@ -87,10 +87,15 @@ impl Service {
             return Ok(0);
         }
         let config = self.homes[0].join(CONFIG);
-        let said = run(Command::new(&self.binary).args(["cluster", "status", "--json", "--config"]).arg(config)).await?;
+        let said =
+            run(Command::new(&self.binary).args(["cluster", "status", "--json", "--config"]).arg(config)).await?;
         let unknown = || LoadError::Server("nobody says who leads".to_owned());
         let id = serde_json::from_slice(&said).ok().and_then(|status| leaders::busiest(&status)).ok_or_else(unknown)?;
-        usize::try_from(id).ok().and_then(|id| id.checked_sub(1)).filter(|node| *node < self.nodes.len()).ok_or_else(unknown)
+        usize::try_from(id)
+            .ok()
+            .and_then(|id| id.checked_sub(1))
+            .filter(|node| *node < self.nodes.len())
+            .ok_or_else(unknown)
     }
 
     /// The nodes; there is at least one.

@@ -145,7 +145,8 @@ pub(crate) async fn run(dir: &Path, args: &Args) -> Result<Report, LoadError> {
     let mut report = Report::new("floor", format!("bare QUIC echo, {} connections, {bytes} bytes", args.connections));
     let mut bars = Vec::new();
     for window in &args.window {
-        let echoed = server.measure(args.connections, *window, args.rate.map(|rate| (rate, args.coming)), &args.times).await?;
+        let echoed =
+            server.measure(args.connections, *window, args.rate.map(|rate| (rate, args.coming)), &args.times).await?;
         let cpu = echoed.usage.cpu_per_100k(echoed.outcome.acknowledged);
         let key = |name: &str| format!("{name}_{window}");
         report = report

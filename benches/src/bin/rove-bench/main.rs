@@ -106,7 +106,8 @@ fn main() -> ExitCode {
         }
     };
     let runtime = runtime.enable_all().build();
-    let outcome = runtime.map_err(io("starting the runtime")).and_then(|runtime| runtime.block_on(run_until_signal(args)));
+    let outcome =
+        runtime.map_err(io("starting the runtime")).and_then(|runtime| runtime.block_on(run_until_signal(args)));
     match outcome {
         Ok(code) => code,
         Err(error) => {

@@ -12,7 +12,9 @@ use futures::future::try_join_all;
 use rove_benches::load::error::io;
 use rove_benches::load::poster::Outcome;
 use rove_benches::load::{Credentials, Device, LoadError, Server, Service};
-use rove_benches::{Histogram, Others, Progress, Report, Series, Span, Watch, milliseconds, process, rounded, sample, say};
+use rove_benches::{
+    Histogram, Others, Progress, Report, Series, Span, Watch, milliseconds, process, rounded, sample, say,
+};
 use rove_protocol::ids::WriterId;
 use tokio::task::JoinSet;
 
@@ -80,8 +82,8 @@ struct Round {
     away: Duration,
     /// Of that, from its start on.
     start: Duration,
-    /// The longest silence of each conversation.
-    silences: Vec<Duration>,
+    /// The longest silence of each conversation, and whether its writer was at another node than the one that died.
+    silences: Vec<(Duration, bool)>,
     posted: Outcome,
     others: Others,
 }
@@ -96,6 +98,8 @@ struct Rounds {
     /// The longest silence of any conversation after each kill.
     longest: Histogram,
     silences: Histogram,
+    /// Of those whose writer was at another node.
+    elsewhere: Histogram,
     acknowledged: Histogram,
     /// Of the last round.
     others: Others,
@@ -130,15 +134,20 @@ async fn measure(service: &mut Service, accounts: Vec<Credentials>, args: &Args)
             let (round, used) = kill(service, devices, args, number).await?;
             devices = used;
             lines.start.push((round.posts as f64, milliseconds(round.start)));
-            lines.longest.push((round.posts as f64, milliseconds(round.silences.iter().max().copied().unwrap_or_default())));
+            lines.longest.push((round.posts as f64, milliseconds(round.longest())));
             rounds.add(&round);
         }
-        let of = if prefills.len() > 1 { (format!(" with {posts} posts"), format!("_{prefill}")) } else { Default::default() };
+        let of = if prefills.len() > 1 {
+            (format!(" with {posts} posts"), format!("_{prefill}"))
+        } else {
+            Default::default()
+        };
         report = rounds.describe(report, &of.0, &of.1);
     }
     read_back(service, &devices).await?;
     let posts = stored(&devices);
     let resolution = milliseconds(Duration::from_secs(1)) * f64::from(args.writers()) / f64::from(args.rate);
+    let down = args.down(service.nodes().len()).as_secs();
     let report = report
         .figure("acknowledged posts missing", "0", "missing", 0)
         .detail("posts", posts)
@@ -152,13 +161,19 @@ async fn measure(service: &mut Service, accounts: Vec<Credentials>, args: &Args)
                 Series::new("longest silence of a conversation", lines.longest),
             ],
         )
-        .note(format!("A conversation has a post due every {} ms on average: no silence is known more exactly.", rounded(resolution)))
+        .note(format!(
+            "A conversation has a post due every {} ms on average: no silence is known more exactly.",
+            rounded(resolution)
+        ))
+        .note(format!(
+            "A node that was killed was left dead for {down} s, which is in the time until it was ready again."
+        ))
         .note(format!("All {posts} acknowledged posts were read back on every node."))
         .config("rate", args.rate)
         .config("writers", args.writers())
         .config("rounds", args.rounds)
         .config("prefill", prefills)
-        .config("down_s", args.down(service.nodes().len()).as_secs())
+        .config("down_s", down)
         .config("bytes", sample::TEXT);
     Ok(args.coming.describe(args.times.describe(report)))
 }
@@ -246,7 +261,7 @@ async fn kill(
     run::rest(&mut posting, &mut done).await?;
     let others = watch.stop((used(&service.pids())? + used_by_the_dead).saturating_sub(used_before));
     let posted = Outcome::sum(done.iter().map(|(_, outcome)| outcome));
-    let silences = done.iter().map(|(_, outcome)| outcome.silence).collect();
+    let silences = done.iter().map(|(device, outcome)| (outcome.silence, device.home() != victim)).collect();
     let devices = done.into_iter().map(|(device, _)| device).collect();
     Ok((Round { posts: before, away, start: took, silences, posted, others }, devices))
 }
@@ -263,12 +278,20 @@ async fn read_back(service: &Service, devices: &[Device]) -> Result<(), LoadErro
     Ok(())
 }
 
+impl Round {
+    /// The longest silence of any conversation.
+    fn longest(&self) -> Duration {
+        self.silences.iter().map(|(silence, _)| *silence).max().unwrap_or_default()
+    }
+}
+
 impl Rounds {
     fn add(&mut self, round: &Round) {
         self.away.record(round.away);
         self.start.record(round.start);
-        self.longest.record(round.silences.iter().max().copied().unwrap_or_default());
-        self.silences.extend(round.silences.iter().copied());
+        self.longest.record(round.longest());
+        self.silences.extend(round.silences.iter().map(|(silence, _)| *silence));
+        self.elsewhere.extend(round.silences.iter().filter(|(_, elsewhere)| *elsewhere).map(|(silence, _)| *silence));
         self.acknowledged.add(&round.posted.times);
         self.others = round.others;
     }
@@ -276,9 +299,21 @@ impl Rounds {
     /// `of` and `suffix` tell one prefill from another, if there are several.
     fn describe(&self, report: Report, of: &str, suffix: &str) -> Report {
         let key = |name: &str| format!("{name}{suffix}");
+        let report = report
+            .times(
+                format!("longest silence of any conversation after a kill{of}"),
+                &key("longest_silence"),
+                &self.longest,
+            )
+            .times(format!("silence of each{of}"), &key("silence"), &self.silences);
+        // What an election costs, without the time it takes a client to give its node up.
+        let report = if self.elsewhere.is_empty() {
+            report
+        } else {
+            let name = format!("silence of each whose client was at another node{of}");
+            report.times(name, &key("silence_elsewhere"), &self.elsewhere)
+        };
         report
-            .times(format!("longest silence of any conversation after a kill{of}"), &key("longest_silence"), &self.longest)
-            .times(format!("silence of each{of}"), &key("silence"), &self.silences)
             .times(format!("kill → ready again{of}"), &key("away"), &self.away)
             .times(format!("start → ready, under load{of}"), &key("start"), &self.start)
             .times(format!("cold start → ready{of}"), &key("cold_start"), &self.cold)

@@ -99,14 +99,7 @@ enum Kind {
 
 impl Coming {
     /// The times of one of so many equal shares.
-    pub(crate) fn share(
-        self,
-        start: Instant,
-        rate: f64,
-        total: u64,
-        part: u64,
-        parts: u64,
-    ) -> Result<Plan, LoadError> {
+    pub(crate) fn share(self, start: Instant, rate: f64, total: u64, part: u64, parts: u64) -> Result<Plan, LoadError> {
         let arrivals = match self.arrivals {
             Kind::Even => Arrivals::Even,
             Kind::Poisson => Arrivals::Poisson { seed: self.seed },
