@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is respected; so is everything else cargo reads from the environment.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap build run cluster test verify fix bench bench-quick bench-micro bench-load bench-peers fuzz sim faults
+.PHONY: help bootstrap build run cluster test verify fix bench bench-quick bench-instructions bench-micro bench-load bench-peers fuzz sim faults
 MAKEFLAGS += --no-print-directory
 
 help: ## This list
@@ -34,6 +34,9 @@ bench: bench-micro bench-load ## Every measurement that benches/RESULTS.md has f
 
 bench-quick: bootstrap ## A few minutes: has anything become much slower? Ratios to a bare QUIC echo, compared with benches/baseline.json
 	@scripts/bench-quick.sh
+
+bench-instructions: ## Does a message take more instructions? Counted by valgrind, on busy machines too, compared with benches/instructions.json
+	@scripts/bench-instructions.sh
 
 bench-micro: bootstrap ## Micro benchmarks (criterion)
 	@cargo bench --package rove-benches

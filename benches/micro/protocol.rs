@@ -9,18 +9,9 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use rove_benches::sample;
-use rove_protocol::frame::{FrameDecoder, RawFrame, datagram_frames};
-use rove_protocol::limits;
+use rove_benches::work::decode_all;
+use rove_protocol::frame::datagram_frames;
 use rove_protocol::message::{Body, ConversationDown, ConversationUp, Event, Heartbeat, Message, Post};
-
-/// The frames of `bytes`, as a receiver takes them out.
-fn decode_all<T>(bytes: &[u8], decode: impl Fn(RawFrame) -> T, mut each: impl FnMut(T)) {
-    let mut decoder = FrameDecoder::new(limits::FRAME);
-    decoder.feed(bytes);
-    while let Ok(Some(frame)) = decoder.next_frame() {
-        each(decode(frame));
-    }
-}
 
 fn posts(c: &mut Criterion) {
     let mut group = c.benchmark_group("post");

@@ -7,7 +7,8 @@
 //!
 //! This part depends on nothing of Rove, so that other systems can be measured in the same way: depend on this crate with
 //! `default-features = false`. The feature `load` adds `load::`, sessions by hand and servers to put load on, which
-//! `rove-bench` (`src/bin/`) is made of, and `sample::`, its messages. Micro benchmarks are in `micro/`.
+//! `rove-bench` (`src/bin/`) is made of, and `sample::`, its messages; the feature `work` adds `work::`, single pieces of what the server does, for
+//! the micro benchmarks in `micro/` and for `rove-instructions`, which counts instead of timing them.
 //!
 //! ```no_run
 //! # async fn run(server: u32) -> std::io::Result<()> {
@@ -50,11 +51,13 @@ pub mod process;
 mod progress;
 mod random;
 mod report;
-#[cfg(feature = "load")]
+#[cfg(feature = "sample")]
 pub mod sample;
 mod schedule;
 mod svg;
 mod timer;
+#[cfg(feature = "work")]
+pub mod work;
 
 pub use histogram::{Histogram, digits, milliseconds};
 pub use machine::{Machine, Others, Watch, rounded};

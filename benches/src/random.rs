@@ -5,11 +5,7 @@
 pub(crate) struct Random(u64);
 
 impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// Another stream for each part of something.
+    /// The stream of a part of something: each has another one.
     pub(crate) fn of(seed: u64, part: u64) -> Self {
         // Seeds that are near each other would give numbers that others had before.
         Self(Self(seed).number() ^ Self(!part).number())
@@ -38,7 +34,7 @@ mod tests {
     #[test]
     fn the_numbers_are_those_of_the_published_algorithm() {
         // What Java's SplittableRandom, its reference, gives for this seed.
-        let mut random = Random::new(1_234_567);
+        let mut random = Random(1_234_567);
         let numbers = [random.number(), random.number(), random.number()];
         assert_eq!(numbers, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
     }

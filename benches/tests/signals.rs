@@ -1,5 +1,7 @@
 //! A measurement that is ended by a signal leaves nothing behind.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails is to panic")]
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

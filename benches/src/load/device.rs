@@ -60,7 +60,7 @@ impl Device {
         writer: WriterId,
         nodes: Arc<Vec<Dialer>>,
     ) -> Self {
-        let (home, random) = (number % nodes.len(), Random::new(number as u64));
+        let (home, random) = (number % nodes.len(), Random::of(0, number as u64));
         Self { credentials, conversation, writer, nodes, home, known: Known::NOTHING, random }
     }
 

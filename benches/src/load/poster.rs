@@ -377,9 +377,11 @@ mod tests {
         let start = Instant::now();
         let after = |ms| start + Duration::from_millis(ms);
         let silent_for = |heard: &[u64]| {
-            let span = Span::new(start, Duration::from_millis(100), Duration::from_millis(1_000));
+            let span = Span::new(start, Duration::from_millis(100), Duration::from_secs(1));
             let mut poster = Poster::new(Pace::Full { until: span.until() }, span, 1);
-            heard.iter().for_each(|ms| poster.heard_at(after(*ms)));
+            for ms in heard {
+                poster.heard_at(after(*ms));
+            }
             poster.outcome().silence.as_millis()
         };
         assert_eq!(silent_for(&[50, 400, 1_000]), 600, "between two answers");
