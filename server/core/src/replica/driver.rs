@@ -46,6 +46,8 @@ pub struct Replica {
     installing: Option<u64>,
     /// The log on disk is to begin anew, before anything else is written.
     restarted: bool,
+    /// More is committed than was written down.
+    commit_unsaved: bool,
     leadership: (ReplicaRole, Option<GroupMember>),
 }
 
@@ -90,6 +92,7 @@ impl Replica {
             members,
             installing: None,
             restarted,
+            commit_unsaved: false,
             leadership: (ReplicaRole::Follower, None),
         };
         changes.iter().try_for_each(|change| replica.apply_members(change))?;
@@ -208,6 +211,7 @@ impl Replica {
         // After that, as it may change the members, and raft with them.
         outputs.committed = self.hand_out(committed)?;
         self.members.note(&mut persist, self.members.index != before);
+        self.put_off_commit(&mut persist);
         self.await_persist(&persist, messages);
         if persist.hard_state.is_some() || !persist.entries.is_empty() || persist.conf_state.is_some() {
             outputs.persist = Some(persist);
@@ -215,6 +219,18 @@ impl Replica {
         self.settle();
         outputs.messages.append(&mut self.sendable);
         Ok(())
+    }
+
+    /// That more is committed is no reason to write: it goes with what is written next, and a replica that starts without it hears of it
+    /// again. What is applied is committed, whatever the log says.
+    fn put_off_commit(&mut self, persist: &mut Persist) {
+        if persist.must_sync || persist.reset.is_some() {
+            if std::mem::take(&mut self.commit_unsaved) {
+                persist.hard_state.get_or_insert_with(|| self.raw.raft.hard_state());
+            }
+        } else if persist.hard_state.take().is_some() {
+            self.commit_unsaved = true;
+        }
     }
 
     /// The log of a state that was installed just before the power went: raft begins with it, now the disk does as well.

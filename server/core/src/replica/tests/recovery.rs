@@ -4,7 +4,9 @@ use raft::eraftpb::{Entry, HardState, Message, MessageType};
 
 use super::ALL;
 use super::cluster::{Cluster, config, logger};
-use crate::replica::{MessageError, PeerMessage, Recovered, Replica, ReplicaError, ReplicaRole, StepError, Truncated};
+use crate::replica::{
+    MessageError, PeerMessage, Persist, Recovered, Replica, ReplicaError, ReplicaRole, StepError, Truncated,
+};
 
 #[test]
 fn an_acknowledged_value_survives_the_loss_of_everything_unsynced_on_all_three() {
@@ -170,6 +172,36 @@ fn the_commit_index_rises_to_what_the_state_has_applied() {
     let replica = Replica::recover(config(1, 1), found(2, 1, &[(1, 1), (2, 1), (3, 2)], (0, 0), 2), &logger()).unwrap();
     let status = replica.status();
     assert_eq!((status.committed, status.applied, status.last), (2, 2, 3));
+}
+
+/// Carries out everything, and returns what was written.
+fn writes(replica: &mut Replica) -> Vec<Persist> {
+    let mut written = Vec::new();
+    while let Some(outputs) = replica.outputs().unwrap() {
+        if let Some(last) = outputs.committed.last() {
+            replica.applied(last.index).unwrap();
+        }
+        if let Some(persist) = outputs.persist {
+            replica.persisted(persist.ticket);
+            written.push(persist);
+        }
+    }
+    written
+}
+
+#[test]
+fn that_something_is_committed_is_written_with_what_comes_next_and_not_for_its_own_sake() {
+    let mut replica = Replica::recover(config(1, 1), Recovered::default(), &logger()).unwrap();
+    replica.campaign_if_alone();
+    writes(&mut replica);
+    let committed = replica.status().committed;
+    for index in committed + 1..committed + 4 {
+        replica.propose(b"post".to_vec()).unwrap();
+        let written = writes(&mut replica);
+        assert_eq!(replica.status().committed, index);
+        assert_eq!((written.len(), written[0].entries.len()), (1, 1), "{written:?}");
+        assert_eq!(written[0].hard_state.as_ref().map(|state| state.commit), Some(index - 1));
+    }
 }
 
 fn message(kind: MessageType, term: u64) -> Message {
