@@ -125,7 +125,7 @@ async fn a_node_that_reaches_no_other_hands_its_clients_over_and_shows_them_hist
     let carol = sign_up(&nodes, 1, "carol").await;
     connected(&carol, |node| node == 1).await;
     let after = say(&at_bob, "after").await;
-    holds(&at_alice, after).await;
+    tokio::join!(holds(&at_alice, after), holds(&at_bob, after));
     assert_eq!(texts(&at_alice).await, ["before", "during", "after"]);
     assert_eq!(texts(&at_bob).await, ["before", "during", "after"]);
     assert_eq!(alice.stats().reconnects, 1, "she moved once");

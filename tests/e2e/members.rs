@@ -161,7 +161,8 @@ async fn a_new_node_is_taken_in_and_another_one_taken_out() {
     for number in 0..24 {
         let group = within_patience("a group", carol.create_group(&format!("group {number}"), &[])).await.unwrap();
         let group = carol.open_conversation(group).await.unwrap();
-        say(&group, "from the fourth node").await;
+        let seq = say(&group, "from the fourth node").await;
+        holds(&group, seq).await;
         assert_eq!(texts(&group).await, ["from the fourth node"]);
     }
     drop(carol);
