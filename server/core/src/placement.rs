@@ -64,7 +64,7 @@ impl ShardMap {
     }
 }
 
-/// The nodes whose replicas vote in each partition: those that hold it, in what follows.
+/// The nodes whose replicas vote in each partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
     /// By partition, the directory's first.
@@ -87,7 +87,7 @@ impl Placement {
         self.nodes.is_empty()
     }
 
-    /// The nodes of a partition.
+    /// The nodes that vote in a partition.
     pub fn of(&self, partition: PartitionId) -> impl Iterator<Item = NodeId> + '_ {
         self.nodes.get(usize::from(partition.0)).into_iter().flatten().copied()
     }
@@ -97,7 +97,7 @@ impl Placement {
         self.nodes.get(usize::from(partition.0)).is_some_and(|nodes| nodes.contains(&node))
     }
 
-    /// The placement once the nodes are `members`: each partition has `replicas` of them, or all if they are fewer.
+    /// The placement once the nodes are `members`: in each partition `replicas` of them vote, or all if they are fewer.
     #[must_use]
     pub fn next(&self, members: &BTreeSet<NodeId>, replicas: usize) -> Self {
         let replicas = replicas.clamp(1, members.len().max(1));
@@ -115,7 +115,7 @@ impl Placement {
 struct Plan<'a> {
     before: &'a [BTreeSet<NodeId>],
     nodes: Vec<BTreeSet<NodeId>>,
-    /// How many partitions each member holds.
+    /// In how many partitions each member votes.
     loads: BTreeMap<NodeId, usize>,
 }
 
@@ -123,7 +123,7 @@ impl<'a> Plan<'a> {
     /// What there was, without the nodes that are no members.
     fn new(before: &'a Placement, members: &BTreeSet<NodeId>) -> Self {
         let nodes: Vec<BTreeSet<NodeId>> = before.nodes.iter().map(|nodes| nodes & members).collect();
-        // Without the directory: every node has that, and who votes in it is no load.
+        // Without the directory: who votes in it is no load.
         let load = |node: &NodeId| (*node, nodes.iter().skip(1).filter(|nodes| nodes.contains(node)).count());
         let loads = members.iter().map(load).collect();
         Self { before: &before.nodes, nodes, loads }
@@ -148,7 +148,7 @@ impl<'a> Plan<'a> {
         before.is_empty() || kept > before.len() / 2 + 1
     }
 
-    /// Takes nodes off a partition that has too many, from those that hold most.
+    /// Takes votes from a partition that has too many, from the nodes that have most.
     fn shrink(&mut self, partition: usize, replicas: usize) {
         while self.nodes[partition].len() > replicas {
             let fullest = self.nodes[partition].iter().copied().max_by_key(|node| (self.loads[node], *node));
@@ -157,10 +157,10 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Gives the node that holds least to a partition that has too few; of several to that which finds others only among those that
-    /// hold most. False if none has too few.
+    /// Gives a vote in a partition that has too few to the node that has least; of several to that which finds others only among those that
+    /// have most. False if none has too few.
     fn fill(&mut self, replicas: usize) -> bool {
-        /// What a node holds, and what the others hold that could be taken instead.
+        /// What a node has, and what the others have that could be taken instead.
         type Rank = (usize, Reverse<Vec<usize>>);
         let mut best: Option<(Rank, usize, NodeId)> = None;
         for (partition, nodes) in self.nodes.iter().enumerate().filter(|(_, nodes)| nodes.len() < replicas) {
@@ -182,8 +182,8 @@ impl<'a> Plan<'a> {
         true
     }
 
-    /// Moves one partition from a node that holds at least two more than another: if there is one, one that has not been there before, as
-    /// that moves nothing. False if nobody holds so much more, or nothing can move.
+    /// Moves one vote from a node that has at least two more than another: if there is one, one that has not been there before, as
+    /// that moves nothing. False if nobody has so much more, or nothing can move.
     fn even_out(&mut self) -> bool {
         let new = |plan: &Self, partition: usize, from: NodeId| !plan.before[partition].contains(&from);
         let found = self.movable(new).or_else(|| self.movable(|plan, partition, _| plan.may_lose(partition)));

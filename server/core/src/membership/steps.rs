@@ -73,7 +73,7 @@ impl<P: Fn(GroupMember) -> Progress> Sight<'_, P> {
         let new = self.map.wanted(self.partition).find(ready)?;
         let own = |old: &&GroupMember| node_of(**old) == node_of(new) && self.map.is_obsolete(**old);
         let voters = || self.group.voters.iter();
-        let going = || voters().filter(|old| self.map.is_obsolete(**old) && !self.has_successor(**old));
+        let going = || voters().filter(|old| self.goes(**old));
         // The leader last: it has to hand over first.
         let other = || going().find(|old| **old != self.me).or_else(|| going().next());
         match voters().find(own).or_else(other) {
@@ -92,18 +92,26 @@ impl<P: Fn(GroupMember) -> Progress> Sight<'_, P> {
         if let Some(learner) = self.group.learners.iter().find(|learner| self.map.is_obsolete(**learner)) {
             return Some(Step::Change(MemberChange::Remove(*learner)));
         }
-        let goes = |old: &&GroupMember| self.map.is_obsolete(**old) && !self.has_successor(**old);
-        let learns = |old: &&GroupMember| self.map.learners(self.partition).any(|learner| learner == **old);
         if self.is_awaited() {
             return None;
         }
         // One without which those that answer decide: while one of three is dead, it has to be that one.
-        let may = |old: &&GroupMember| (goes(old) || learns(old)) && self.leaves_a_majority(**old);
+        let may = |old: &&GroupMember| (self.goes(**old) || self.learns(**old)) && self.leaves_a_majority(**old);
         match *self.group.voters.iter().find(may)? {
             old if old == self.me => self.hand_over(),
-            old if learns(&&old) => Some(Step::Change(MemberChange::Demote(old))),
+            old if self.learns(old) => Some(Step::Change(MemberChange::Demote(old))),
             old => Some(Step::Change(MemberChange::Remove(old))),
         }
+    }
+
+    /// Whether a voter goes without another replica of its node in its place.
+    fn goes(&self, old: GroupMember) -> bool {
+        self.map.is_obsolete(old) && !self.has_successor(old)
+    }
+
+    /// Whether a replica is not to vote.
+    fn learns(&self, replica: GroupMember) -> bool {
+        self.map.learners(self.partition).any(|learner| learner == replica)
     }
 
     /// Whether the group would be smaller without one that goes than it is to be, and somebody is on the way to take the place.
@@ -127,9 +135,8 @@ impl<P: Fn(GroupMember) -> Progress> Sight<'_, P> {
 
     /// To the one that stays and has most.
     fn hand_over(&self) -> Option<Step> {
-        let learns = |heir: GroupMember| self.map.learners(self.partition).any(|learner| learner == heir);
         let stays = |heir: &&GroupMember| {
-            **heir != self.me && !self.map.is_obsolete(**heir) && !learns(**heir) && (self.progress)(**heir).active
+            **heir != self.me && !self.map.is_obsolete(**heir) && !self.learns(**heir) && (self.progress)(**heir).active
         };
         let heir = self.group.voters.iter().filter(stays).max_by_key(|heir| (self.progress)(**heir).matched)?;
         Some(Step::HandOver(node_of(*heir)))

@@ -8,7 +8,7 @@ fn members(nodes: impl IntoIterator<Item = u64>) -> BTreeSet<NodeId> {
     nodes.into_iter().map(NodeId).collect()
 }
 
-/// How many conversation partitions each member holds, ascending.
+/// In how many conversation partitions each member votes, ascending.
 fn loads(placement: &Placement, members: &BTreeSet<NodeId>) -> Vec<usize> {
     let partitions = || (1..placement.len()).map(|partition| PartitionId(u16::try_from(partition).unwrap()));
     let load = |node: &NodeId| partitions().filter(|partition| placement.has(*partition, *node)).count();
@@ -46,7 +46,7 @@ fn a_map_of_shards_that_leaves_some_out_is_not_sound() {
 }
 
 #[test]
-fn up_to_as_many_nodes_as_replicas_every_node_holds_everything() {
+fn up_to_as_many_nodes_as_replicas_every_node_votes_in_everything() {
     for nodes in 1..=3 {
         let all = members(1..=nodes);
         let placement = Placement::founded(6, &all, 3);
