@@ -1,9 +1,11 @@
 //! Raft messages of all lanes on their way to the transport: everything for one node in one frame, and what nobody waits for in the
 //! frame of somebody else.
 //!
-//! The answer to a heartbeat says only that there is somebody. With a group's leaders spread over the nodes, each of these answers
-//! would be a frame of its own, a packet, and a waking at either end; a tick later it goes out together with this node's own
-//! heartbeats, and nodes at rest say half as much. A leader that counts its followers does so over several ticks.
+//! The answer to a heartbeat says only that there is somebody, and the answer to news of a commit, or to anything else that brought no
+//! entries, only what was said before. With a group's leaders spread over the nodes, each of these would be a frame of its own, a packet,
+//! and a waking at either end; a tick later it goes out together with this node's own heartbeats: nodes at rest say half as much,
+//! and a post costs its leader two frames less. A leader that counts its followers does so over several ticks, and one that probes
+//! where a follower's log parts from its own waits a tick longer.
 
 use std::collections::BTreeMap;
 
@@ -11,23 +13,34 @@ use rove_protocol::ids::{NodeId, PartitionId};
 
 use crate::replica::PeerMessage;
 
+/// What may wait; of each, the last that a group says to a node has all that those before it had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    SignOfLife,
+    Accepted,
+}
+
 /// What is to be sent, by node.
 #[derive(Debug, Default)]
 pub struct Mailing {
     due: BTreeMap<NodeId, Vec<(PartitionId, PeerMessage)>>,
-    /// The last answer of each group: an older one says nothing that it does not.
-    waiting: BTreeMap<NodeId, BTreeMap<PartitionId, PeerMessage>>,
+    waiting: BTreeMap<NodeId, BTreeMap<(PartitionId, Kind), PeerMessage>>,
+    /// Term and index that each group here has accepted last, by whom it was said to.
+    accepted: BTreeMap<(NodeId, PartitionId), (u64, u64)>,
     ticked: bool,
 }
 
 impl Mailing {
     /// A message of a replica of `partition` for one on node `to`.
     pub fn add(&mut self, to: NodeId, partition: PartitionId, message: PeerMessage) {
-        if message.may_wait() {
-            self.waiting.entry(to).or_default().insert(partition, message);
-        } else {
-            self.due.entry(to).or_default().push((partition, message));
-        }
+        let said_before =
+            message.accepts().is_some_and(|up_to| self.accepted.insert((to, partition), up_to) == Some(up_to));
+        let kind = match (message.is_sign_of_life(), said_before) {
+            (true, _) => Kind::SignOfLife,
+            (_, true) => Kind::Accepted,
+            _ => return self.due.entry(to).or_default().push((partition, message)),
+        };
+        self.waiting.entry(to).or_default().insert((partition, kind), message);
     }
 
     /// One unit of time has passed: what waits has waited long enough.
@@ -44,7 +57,8 @@ impl Mailing {
             }
         }
         for (to, messages) in &mut due {
-            messages.extend(self.waiting.remove(to).unwrap_or_default());
+            let waited = self.waiting.remove(to).unwrap_or_default();
+            messages.extend(waited.into_iter().map(|((partition, _), message)| (partition, message)));
         }
         due
     }
@@ -68,6 +82,12 @@ mod tests {
 
     fn answer() -> PeerMessage {
         message(MessageType::MsgHeartbeatResponse, b"")
+    }
+
+    fn accepted(term: u64, index: u64, reject: bool) -> PeerMessage {
+        let mut message = Message { term, index, reject, ..Message::default() };
+        message.set_msg_type(MessageType::MsgAppendResponse);
+        PeerMessage::decode(&message.write_to_bytes().unwrap()).unwrap()
     }
 
     fn sent(mailing: &mut Mailing) -> Vec<(NodeId, usize)> {
@@ -100,6 +120,38 @@ mod tests {
         let mut mailing = Mailing::default();
         mailing.add(NODE, PartitionId(1), message(MessageType::MsgHeartbeatResponse, b"a read"));
         assert_eq!(sent(&mut mailing), [(NODE, 1)]);
+    }
+
+    #[test]
+    fn that_entries_are_in_the_log_is_said_at_once_and_again_only_at_the_tick() {
+        let mut mailing = Mailing::default();
+        mailing.add(NODE, PartitionId(1), accepted(3, 7, false));
+        assert_eq!(sent(&mut mailing), [(NODE, 1)]);
+        mailing.add(NODE, PartitionId(1), accepted(3, 7, false));
+        assert_eq!(sent(&mut mailing), [], "that more is committed brings nothing to say");
+        mailing.add(NODE, PartitionId(1), answer());
+        mailing.tick();
+        assert_eq!(sent(&mut mailing), [(NODE, 2)], "neither takes the place of the other");
+        mailing.add(NODE, PartitionId(1), accepted(3, 8, false));
+        assert_eq!(sent(&mut mailing), [(NODE, 1)]);
+    }
+
+    #[test]
+    fn what_another_leader_or_term_or_group_is_told_is_news_to_it() {
+        let mut mailing = Mailing::default();
+        mailing.add(NODE, PartitionId(1), accepted(3, 7, false));
+        mailing.add(NODE, PartitionId(2), accepted(3, 7, false));
+        mailing.add(NODE, PartitionId(1), accepted(4, 7, false));
+        mailing.add(OTHER, PartitionId(1), accepted(4, 7, false));
+        assert_eq!(sent(&mut mailing), [(NODE, 3), (OTHER, 1)]);
+    }
+
+    #[test]
+    fn a_refusal_never_waits() {
+        let mut mailing = Mailing::default();
+        mailing.add(NODE, PartitionId(1), accepted(3, 7, true));
+        mailing.add(NODE, PartitionId(1), accepted(3, 7, true));
+        assert_eq!(sent(&mut mailing), [(NODE, 2)]);
     }
 
     #[test]

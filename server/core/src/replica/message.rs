@@ -39,9 +39,15 @@ impl PeerMessage {
         !self.0.entries.is_empty()
     }
 
-    /// Whether it may be sent a tick later: it answers a heartbeat, and no read waits for it.
-    pub(crate) fn may_wait(&self) -> bool {
+    /// Whether it answers a heartbeat, and no read waits for it.
+    pub(crate) fn is_sign_of_life(&self) -> bool {
         self.0.get_msg_type() == MessageType::MsgHeartbeatResponse && self.0.context.is_empty()
+    }
+
+    /// Its term and the index up to which it says that the sender's log is as the leader's; nothing if it does not say that.
+    pub(crate) fn accepts(&self) -> Option<(u64, u64)> {
+        let accepts = self.0.get_msg_type() == MessageType::MsgAppendResponse && !self.0.reject;
+        accepts.then_some((self.0.term, self.0.index))
     }
 
     /// The last index of the snapshot that it is about; nothing if it is about none.
