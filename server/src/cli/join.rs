@@ -14,7 +14,7 @@ use super::run::RunError;
 use crate::cluster::{self, Cluster, ClusterConfig, ClusterRunner};
 use crate::edge::{Hub, HubConfig};
 use crate::membership::Roster;
-use crate::node::{Node, NodeConfig, NodeRunner, Opened, Sinks, StartError, inbox};
+use crate::node::{Node, NodeConfig, NodeRunner, Opened, ReplicaRuntime, Sinks, StartError, inbox};
 use crate::storage::formation::FormationFile;
 use crate::storage::space::space_of;
 
@@ -37,6 +37,8 @@ pub(super) struct JoinedCluster {
     pub(super) members: Arc<Members>,
     /// Stopped after the node.
     pub(super) runner: ClusterRunner,
+    /// Where both run.
+    pub(super) replicas: ReplicaRuntime,
 }
 
 /// Opens the data directory and starts the node. One of a cluster that was never formed waits here until all its nodes are there.
@@ -103,7 +105,11 @@ async fn join_cluster(
         socket,
         versions: cluster::VERSIONS,
     };
-    let (transport, runner) = Cluster::start(cluster_config, members.clone())?;
+    let replicas = ReplicaRuntime::start()?;
+    let (transport, runner) = {
+        let _on = replicas.handle().enter();
+        Cluster::start(cluster_config, members.clone())?
+    };
     roster.started(transport.clone());
     let map = tokio::select! {
         map = roster.formed() => map,
@@ -111,9 +117,9 @@ async fn join_cluster(
     };
     let peers = Arc::new(Transport(transport.clone()));
     hub.join_peers(peers.clone());
-    let (node, node_runner) = opened.start(&map, sinks, peers, mail)?;
+    let (node, node_runner) = opened.start(&map, sinks, peers, mail, replicas.handle())?;
     roster.running(node.clone());
-    let cluster = Some(JoinedCluster { transport, members, runner });
+    let cluster = Some(JoinedCluster { transport, members, runner, replicas });
     Ok(Joined { hub, node, runner: node_runner, cluster })
 }
 

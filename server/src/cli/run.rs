@@ -104,17 +104,17 @@ pub(super) fn run(config: &Config, ready_file: Option<&Path>, announce: Announce
         };
         let Joined { hub, node, runner, cluster } = joined;
         let (transport, connected) = match cluster {
-            Some(cluster) => (Some(cluster.transport), Some((cluster.members, cluster.runner))),
+            Some(cluster) => (Some(cluster.transport), Some((cluster.members, cluster.runner, cluster.replicas))),
             None => (None, None),
         };
-        let roster = connected.as_ref().map(|(members, _)| members.roster().clone());
+        let roster = connected.as_ref().map(|(members, ..)| members.roster().clone());
         let parts = Parts { hub, node, transport, roster, quic, sessions, udp, tcp, tcp_tls, pin: identity.pin() };
         let running = Running::start(config, parts)?;
-        if let Some((members, _)) = &connected {
+        if let Some((members, ..)) = &connected {
             members.running(running.nodes.clone());
         }
         let result = running.until_stopped(runner, signals, ready_file, announce).await;
-        if let Some((_, cluster)) = connected {
+        if let Some((_, cluster, _replicas)) = connected {
             cluster.stop().await;
         }
         result

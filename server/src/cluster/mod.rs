@@ -45,6 +45,7 @@ use rove_core::replica::PeerMessage;
 use rove_core::routing::{Forward, ForwardAck};
 use rove_protocol::ids::{NodeId, PartitionId};
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -273,6 +274,8 @@ struct Shared {
     peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
     /// Every task but those of the runner's callers.
     tasks: TaskTracker,
+    /// Where they run.
+    runtime: Handle,
     stop: CancellationToken,
     formation: watch::Sender<Bytes>,
     grievances: Grievances,
@@ -296,7 +299,7 @@ impl Shared {
     fn begin(self: &Arc<Self>, node: NodeId, address: String) -> Arc<Peer> {
         let (peer, candidates) = Peer::new(node, address, self.stop.child_token());
         let peer = Arc::new(peer);
-        self.tasks.spawn(PeerTask::new(self.clone(), peer.clone(), candidates).run());
+        self.tasks.spawn_on(PeerTask::new(self.clone(), peer.clone(), candidates).run(), &self.runtime);
         peer
     }
 
@@ -336,7 +339,7 @@ pub struct ClusterRunner {
 }
 
 impl Cluster {
-    /// Starts to dial and to listen, on the tokio runtime of the caller.
+    /// Starts to dial and to listen, on the tokio runtime of the caller: best that of the replicas.
     ///
     /// # Errors
     /// [`ClusterError`], before anything runs.
@@ -360,6 +363,7 @@ impl Cluster {
             dual_stack,
             peers: RwLock::default(),
             tasks: tasks.clone(),
+            runtime: Handle::current(),
             stop: stop.clone(),
             formation: watch::Sender::new(config.formation),
             grievances: Grievances::default(),

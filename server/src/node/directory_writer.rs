@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use rove_core::command::Origin;
 use rove_core::directory::{DirectoryEffect, DirectoryError, DirectoryOutcome, DirectoryRead as _};
 use rove_core::replica::{Committed, Install};
+use tokio::sync::mpsc::Receiver;
 
 use super::error::FatalError;
 use super::handle::{DIRECTORY, Shared};
 use super::machine::DirectoryState;
-use super::replica_thread::{Applied, Report};
+use super::replica_thread::{Applied, Report, Reports};
 use super::sinks::DirectorySink;
 use super::stats::NodeStats;
 use crate::storage::directory::StagedDirectory;
@@ -48,9 +49,9 @@ pub(super) struct DirectoryWriter<D> {
 
 impl<D: DirectoryState> DirectoryWriter<D> {
     /// Runs until the replica thread is gone; makes everything durable then, unless the node was killed.
-    pub(super) fn run(mut self, work: &Receiver<DirectoryWork>, reports: &Sender<Report>) -> Result<(), FatalError> {
+    pub(super) fn run(mut self, mut work: Receiver<DirectoryWork>, reports: &Reports) -> Result<(), FatalError> {
         let failed = |error: DirectoryError| FatalError::Apply { partition: DIRECTORY, message: error.to_string() };
-        for work in work {
+        while let Some(work) = work.blocking_recv() {
             if self.shared.killed.load(Ordering::Acquire) {
                 return Ok(());
             }
@@ -58,7 +59,7 @@ impl<D: DirectoryState> DirectoryWriter<D> {
                 DirectoryWork::Apply(DirectoryRound { entries, install }) => {
                     let applied = self.apply(&entries).map_err(failed)?;
                     // While the replica still waits for what came before an install.
-                    let _ = reports.send(Report::DirectoryApplied(applied));
+                    let _ = reports.blocking_send(Report::DirectoryApplied(applied));
                     let Some((install, staged)) = install else { continue };
                     self.install(staged, &install).map_err(failed)?;
                     Report::Installed { partition: DIRECTORY, state_hash: self.directory.state_hash() }
@@ -68,7 +69,7 @@ impl<D: DirectoryState> DirectoryWriter<D> {
                     Report::DirectoryDurable { index }
                 }
             };
-            let _ = reports.send(report);
+            let _ = reports.blocking_send(report);
         }
         if !self.shared.killed.load(Ordering::Acquire) {
             // A reader in the way only means that the next start replays a little.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
 use rove_core::store::StoreError;
 use rove_protocol::ids::PartitionId;
@@ -13,7 +13,7 @@ use rove_protocol::ids::PartitionId;
 use super::error::FatalError;
 use super::handle::Shared;
 use super::machine::ConversationState;
-use super::replica_thread::Report;
+use super::replica_thread::{Report, Reports};
 use super::stats::NodeStats;
 use crate::storage::raft_log::RaftLog;
 use crate::storage::watermark::{Synced, Watermark};
@@ -35,7 +35,7 @@ pub(super) struct Flusher<S> {
 
 impl<S: ConversationState> Flusher<S> {
     /// Runs until the replica thread is gone.
-    pub(super) fn run(mut self, requests: &Receiver<()>, reports: &Sender<Report>) -> Result<(), FatalError> {
+    pub(super) fn run(mut self, requests: &Receiver<()>, reports: &Reports) -> Result<(), FatalError> {
         let mut last = Instant::now();
         loop {
             let request = requests.recv_timeout(WATERMARK_EVERY.saturating_sub(last.elapsed()));
@@ -63,7 +63,7 @@ impl<S: ConversationState> Flusher<S> {
         Ok(())
     }
 
-    fn flush(&self, reports: &Sender<Report>) -> Result<(), FatalError> {
+    fn flush(&self, reports: &Reports) -> Result<(), FatalError> {
         let begun = Instant::now();
         let failed = |error: StoreError| FatalError::Flush(error.to_string());
         self.state.flush().map_err(failed)?;
@@ -72,7 +72,7 @@ impl<S: ConversationState> Flusher<S> {
             .collect::<Result<_, FatalError>>()?;
         NodeStats::add(&self.shared.stats.state_flushes, 1);
         NodeStats::add_time(&self.shared.stats.state_flush_nanos, begun.elapsed());
-        let _ = reports.send(Report::Flushed { indexes });
+        let _ = reports.blocking_send(Report::Flushed { indexes });
         // What the last flush allowed to be truncated has been by now; what this one allows goes with the next.
         self.log.purge()?;
         Ok(())

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use bytes::Bytes;
-use crossbeam_channel::{Sender, TrySendError};
 use parking_lot::Mutex;
 use rove_core::apply_version::ApplyVersions;
 use rove_core::command::{ConversationCommand, ConversationOutcome, Envelope};
@@ -14,6 +13,8 @@ use rove_core::formation::StoreId;
 use rove_core::membership::MemberMap;
 use rove_core::placement::ShardMap;
 use rove_protocol::ids::{ConversationId, NodeId, PartitionId};
+use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::admission::Admission;
@@ -22,6 +23,7 @@ use super::error::{CallError, FatalError, ProposeError, StartError};
 use super::members::SharedMembers;
 use super::peers::{NoPeers, inbox};
 use super::read_pool::ReadPool;
+use super::replica_runtime::ReplicaRuntime;
 use super::replica_thread::{HandoverRequest, Proposal, ReadRequest};
 use super::sinks::Sinks;
 use super::start::Opened;
@@ -118,7 +120,11 @@ impl Node {
         let (_, nobody) = inbox();
         // What it is called by others, there are none.
         let alone = MemberMap::founded(&[(config.node_id, StoreId([0; 16]))].into(), config.partitions);
-        Opened::open(config)?.start(&alone, sinks, Arc::new(NoPeers), nobody)
+        let runtime = ReplicaRuntime::start()?;
+        let (node, mut runner) =
+            Opened::open(config)?.start(&alone, sinks, Arc::new(NoPeers), nobody, runtime.handle())?;
+        runner.runtime = Some(runtime);
+        Ok((node, runner))
     }
 
     /// This node.
@@ -314,7 +320,7 @@ impl Node {
             shared.tickets.take(origin);
             return Err(match error {
                 TrySendError::Full(_) => refused(ProposeError::Busy),
-                TrySendError::Disconnected(_) => ProposeError::Stopping,
+                TrySendError::Closed(_) => ProposeError::Stopping,
             });
         }
         NodeStats::add(&shared.stats.commands_queued, 1);
@@ -327,6 +333,8 @@ impl Node {
 pub struct NodeRunner {
     pub(super) node: Node,
     pub(super) supervisor: Supervisor,
+    /// Of a node on its own.
+    pub(super) runtime: Option<ReplicaRuntime>,
 }
 
 impl NodeRunner {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::TrySendError;
 use rove_core::lane::HandoverError;
 use rove_protocol::ids::{NodeId, PartitionId};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 
 use super::handle::Node;
@@ -49,7 +49,7 @@ impl Node {
             Ok(()) => {}
             // One for each partition is under way: those end first.
             Err(TrySendError::Full(_)) => return Err(MoveError::NotTaken(to)),
-            Err(TrySendError::Disconnected(_)) => return Err(MoveError::Stopping),
+            Err(TrySendError::Closed(_)) => return Err(MoveError::Stopping),
         }
         answer.await.map_err(|_| MoveError::Stopping)??;
         let mut leaders = self.leaders();

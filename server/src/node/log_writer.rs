@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 use rove_core::replica::{Persist, Truncated};
 use rove_protocol::ids::PartitionId;
+use tokio::sync::mpsc::Receiver;
 
 use super::error::FatalError;
 use super::handle::Shared;
-use super::replica_thread::Report;
+use super::replica_thread::{Report, Reports};
 use super::stats::NodeStats;
 use crate::storage::raft_log::{RaftLog, Round, persist_bytes};
 use crate::storage::watermark::Synced;
@@ -39,11 +39,11 @@ pub(super) fn run(
     shared: &Shared,
     log: &Arc<RaftLog>,
     synced: &Mutex<Vec<Synced>>,
-    rounds: &Receiver<LogRound>,
-    reports: &Sender<Report>,
+    rounds: &mut Receiver<LogRound>,
+    reports: &Reports,
 ) -> Result<(), FatalError> {
     let mut written_to = synced.lock().clone();
-    while let Ok(first) = rounds.recv() {
+    while let Some(first) = rounds.blocking_recv() {
         if shared.killed.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -79,7 +79,7 @@ pub(super) fn run(
             NodeStats::add_time(&shared.stats.log_sync_nanos, time);
         }
         // Nobody listens only when the replica thread has ended: then the channel of rounds ends as well.
-        let _ = reports.send(Report::Persisted { tickets, rounds: merged });
+        let _ = reports.blocking_send(Report::Persisted { tickets, rounds: merged });
     }
     if !shared.killed.load(Ordering::Acquire) {
         log.sync()?;

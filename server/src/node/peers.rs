@@ -1,11 +1,10 @@
 //! The other nodes, as the replica thread sees them.
 
-use crossbeam_channel::{Receiver, Sender};
 use futures::future::{BoxFuture, ready};
 use rove_core::replica::PeerMessage;
 use rove_core::routing::{Forward, ForwardAck};
 use rove_protocol::ids::{NodeId, PartitionId};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::snapshots::{self, SnapshotInbox};
 use crate::cluster::{SnapshotError, SnapshotHeader, SnapshotReceiver, SnapshotSource};
@@ -94,7 +93,7 @@ pub struct PeerMail {
 
 /// A new inbox, and the end that the node reads.
 pub fn inbox() -> (PeerInbox, PeerMail) {
-    let (sender, receiver) = crossbeam_channel::bounded(INBOX);
+    let (sender, receiver) = mpsc::channel(INBOX);
     let (snapshots, offered) = snapshots::requests();
     (PeerInbox { says: sender, snapshots }, PeerMail { says: receiver, snapshots: offered })
 }

@@ -1,4 +1,5 @@
-//! The replica thread: owns every replica and never waits for a disk.
+//! The replica thread: owns every replica and never waits for a disk. It is a task of the [`ReplicaRuntime`](super::ReplicaRuntime), as is
+//! the transport between nodes.
 //!
 //! What it hands to a writer it hands over with a credit, which comes back with the writer's report. As there are exactly as many
 //! credits as places in a writer's channel, handing over never blocks; and as it always listens to reports, a writer's report never
@@ -9,12 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, Sender, never, select};
 use rove_core::command::Envelope;
 use rove_core::lane::{HandoverError, Lane, LaneOutputs, Mailing};
 use rove_core::replica::StepError;
 use rove_protocol::ids::{NodeId, PartitionId};
+use tokio::sync::mpsc::{self, Receiver};
 use tokio::sync::oneshot;
+use tokio::task::yield_now;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::directory_writer::{DirectoryRound, DirectoryWork};
 use super::error::FatalError;
@@ -87,12 +90,15 @@ pub(super) enum Report {
     DirectoryDurable { index: Option<u64> },
 }
 
+/// Where writers say it. A thread may wait there: what is said is always heard.
+pub(super) type Reports = mpsc::Sender<Report>;
+
 /// Where the rounds go.
 pub(super) struct Writers {
-    pub(super) log: Sender<LogRound>,
-    pub(super) state: Sender<ApplyRound>,
-    pub(super) directory: Sender<DirectoryWork>,
-    pub(super) flusher: Sender<()>,
+    pub(super) log: mpsc::Sender<LogRound>,
+    pub(super) state: mpsc::Sender<ApplyRound>,
+    pub(super) directory: mpsc::Sender<DirectoryWork>,
+    pub(super) flusher: crossbeam_channel::Sender<()>,
 }
 
 /// When things happen.
@@ -125,7 +131,6 @@ pub(super) struct Progress {
     log_credits: usize,
     state_credits: usize,
     directory_credits: usize,
-    next_tick: Instant,
     flushing: bool,
     checkpointing: bool,
     last_flush: Instant,
@@ -150,7 +155,6 @@ impl Progress {
             log_credits: CREDITS,
             state_credits: CREDITS,
             directory_credits: CREDITS,
-            next_tick: now,
             flushing: false,
             checkpointing: false,
             last_flush: now,
@@ -168,47 +172,49 @@ impl Progress {
 
 impl ReplicaThread {
     /// Runs until the node stops and everything accepted is done, or at once when it is killed.
-    pub(super) fn run(mut self) -> Result<(), FatalError> {
-        let (proposals, reports) = (self.proposals.clone(), self.reports.clone());
-        let snapshots = self.snapshots.clone();
-        let (reads, handovers) = (self.reads.clone(), self.handovers.clone());
-        let mut from_peers = self.from_peers.clone();
+    pub(super) async fn run(mut self) -> Result<(), FatalError> {
+        // After a stall the missed ticks are not made up for: a leader would step down for a pause that nobody noticed.
+        let mut tick = interval(self.timing.tick);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let now = Instant::now();
-            if self.shared.killed.load(Ordering::Acquire) || self.drained(now) {
+            if self.shared.killed.load(Ordering::Acquire) || self.drained(Instant::now()) {
                 return Ok(());
             }
-            self.tick_if_due(now);
             self.collect()?;
             NodeStats::add(&self.shared.stats.replica_rounds, 1);
-            let timeout = self.progress.next_tick.saturating_duration_since(Instant::now());
-            select! {
-                recv(reports) -> report => if let Ok(report) = report { self.hear(report)? },
-                recv(from_peers) -> said => match said {
-                    Ok((from, says)) => self.listen(from, says)?,
-                    // There are no peers, or the transport has ended: a channel that is closed is ready at any time.
-                    Err(_) => from_peers = never(),
-                },
-                recv(proposals) -> proposal => if let Ok(proposal) = proposal { self.queue(proposal) },
-                recv(snapshots) -> event => if let Ok(event) = event { self.snapshot_event(event)? },
-                recv(reads) -> read => if let Ok(read) = read { self.read(read) },
-                recv(handovers) -> handover => if let Ok(handover) = handover { self.move_leadership(handover) },
-                default(timeout) => {}
+            // The transport sends what there is to be sent, and reads what has come: under load a round never finds nothing to do.
+            yield_now().await;
+            tokio::select! {
+                Some(report) = self.reports.recv() => self.hear(report)?,
+                Some((from, says)) = self.from_peers.recv() => self.listen(from, says)?,
+                Some(proposal) = self.proposals.recv() => self.queue(proposal),
+                Some(event) = self.snapshots.recv() => self.snapshot_event(event)?,
+                Some(read) = self.reads.recv() => self.read(read),
+                Some(handover) = self.handovers.recv() => self.move_leadership(handover),
+                _ = tick.tick() => self.tick(Instant::now()),
             }
-            // Whatever else has come meanwhile is of the same round.
-            while let Ok(report) = reports.try_recv() {
-                self.hear(report)?;
-            }
-            for (from, says) in from_peers.try_iter().take(MAX_TAKEN) {
-                self.listen(from, says)?;
-            }
-            for proposal in proposals.try_iter().take(MAX_TAKEN) {
-                self.queue(proposal);
-            }
-            for read in reads.try_iter().take(MAX_TAKEN) {
-                self.read(read);
-            }
+            self.hear_the_rest()?;
         }
+    }
+
+    /// Whatever else has come meanwhile is of the same round.
+    fn hear_the_rest(&mut self) -> Result<(), FatalError> {
+        while let Ok(report) = self.reports.try_recv() {
+            self.hear(report)?;
+        }
+        for _ in 0..MAX_TAKEN {
+            let Ok((from, says)) = self.from_peers.try_recv() else { break };
+            self.listen(from, says)?;
+        }
+        for _ in 0..MAX_TAKEN {
+            let Ok(proposal) = self.proposals.try_recv() else { break };
+            self.queue(proposal);
+        }
+        for _ in 0..MAX_TAKEN {
+            let Ok(read) = self.reads.try_recv() else { break };
+            self.read(read);
+        }
+        Ok(())
     }
 
     /// Whether a graceful stop is complete, or has taken too long.
@@ -228,12 +234,7 @@ impl ReplicaThread {
         done || now >= stop_at
     }
 
-    fn tick_if_due(&mut self, now: Instant) {
-        if now < self.progress.next_tick {
-            return;
-        }
-        // After a stall the missed ticks are not made up for: a leader would step down for a pause that nobody noticed.
-        self.progress.next_tick = now + self.timing.tick;
+    fn tick(&mut self, now: Instant) {
         self.lanes.iter_mut().for_each(Lane::tick);
         self.progress.mailing.tick();
         NodeStats::add(&self.shared.stats.replica_ticks, 1);

@@ -18,7 +18,8 @@ use rove_core::membership::MemberMap;
 use rove_core::placement::ShardMap;
 use rove_core::replica::{Recovered, Replica, ReplicaConfig, member_of};
 use rove_protocol::ids::{NodeId, PartitionId};
-use tokio::sync::{Notify, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::admission::Admission;
 use super::config::{MAX_PARTITIONS, NodeConfig};
@@ -102,7 +103,8 @@ impl Opened {
 
     /// Recovers the replicas and starts the threads. Returns before the log is replayed: see [`Node::is_ready`]. `map` says how often
     /// this node's replicas were rebuilt, and where they were when the cluster was formed: those are founders of their groups, others wait
-    /// to be taken in. `mail` is what `peers` have to say.
+    /// to be taken in. `mail` is what `peers` have to say, best on the same `runtime`: that of a
+    /// [`ReplicaRuntime`](super::ReplicaRuntime), which outlives the node.
     ///
     /// # Errors
     /// [`StartError::Quarantined`], [`StartError::Thread`].
@@ -112,8 +114,9 @@ impl Opened {
         sinks: Sinks,
         peers: Arc<dyn Peers>,
         mail: PeerMail,
+        runtime: &Handle,
     ) -> Result<(Node, NodeRunner), StartError> {
-        run(self, map, sinks, peers, mail)
+        run(self, map, sinks, peers, mail, runtime)
     }
 }
 
@@ -185,6 +188,7 @@ fn run(
     sinks: Sinks,
     peers: Arc<dyn Peers>,
     mail: PeerMail,
+    runtime: &Handle,
 ) -> Result<(Node, NodeRunner), StartError> {
     let Opened {
         config,
@@ -211,13 +215,13 @@ fn run(
     let reads = read_pool::start(&mut supervisor, &state, readers, &stats)?;
 
     // Room for everything that admission lets through.
-    let (proposals, proposed) = bounded((usize::from(config.partitions) + 1) * config.queue_commands);
-    let (linearizable, reads_asked) = bounded(READS);
-    let (handovers, handovers_asked) = bounded(HANDOVERS);
-    let (reports, reported) = bounded(REPORTS);
-    let (log_rounds, to_log) = bounded(CREDITS);
-    let (state_rounds, to_state) = bounded(CREDITS);
-    let (directory_work, to_directory) = bounded(CREDITS);
+    let (proposals, proposed) = mpsc::channel((usize::from(config.partitions) + 1) * config.queue_commands);
+    let (linearizable, reads_asked) = mpsc::channel(READS);
+    let (handovers, handovers_asked) = mpsc::channel(HANDOVERS);
+    let (reports, reported) = mpsc::channel(REPORTS);
+    let (log_rounds, mut to_log) = mpsc::channel(CREDITS);
+    let (state_rounds, to_state) = mpsc::channel(CREDITS);
+    let (directory_work, to_directory) = mpsc::channel(CREDITS);
     let (flushes, to_flush) = bounded(1);
     let (wake_gates, gates_woken) = bounded(1);
 
@@ -230,14 +234,14 @@ fn run(
         state: Arc::clone(&state),
         lock,
     }));
-    let mut runner = NodeRunner { node: node.clone(), supervisor };
+    let mut runner = NodeRunner { node: node.clone(), supervisor, runtime: None };
     let machines_hash = machines.iter().map(|applier| applier.machine.state_hash());
     let state_hashes = std::iter::once(directory.state_hash()).chain(machines_hash).collect();
     let supervisor = &mut runner.supervisor;
 
     let (of, log_of, synced_of, out) = (Arc::clone(&shared), Arc::clone(&log), Arc::clone(&synced), reports.clone());
     supervisor
-        .spawn(Stage::Pipeline, "log-writer", move || log_writer::run(&of, &log_of, &synced_of, &to_log, &out))?;
+        .spawn(Stage::Pipeline, "log-writer", move || log_writer::run(&of, &log_of, &synced_of, &mut to_log, &out))?;
 
     let snapshots = Snapshots {
         shared: Arc::clone(&shared),
@@ -255,7 +259,7 @@ fn run(
         reclaims: snapshots.reclaims,
     };
     let out = reports.clone();
-    supervisor.spawn(Stage::Pipeline, "state-writer", move || writer.run(&to_state, &out))?;
+    supervisor.spawn(Stage::Pipeline, "state-writer", move || writer.run(to_state, &out))?;
 
     let writer = DirectoryWriter {
         shared: Arc::clone(&shared),
@@ -266,7 +270,7 @@ fn run(
         answered: Vec::new(),
     };
     let out = reports.clone();
-    supervisor.spawn(Stage::Pipeline, "directory-writer", move || writer.run(&to_directory, &out))?;
+    supervisor.spawn(Stage::Pipeline, "directory-writer", move || writer.run(to_directory, &out))?;
 
     let flusher = Flusher { shared: Arc::clone(&shared), state, log, watermark, synced, written: Vec::new() };
     supervisor.spawn(Stage::Pipeline, "flusher", move || flusher.run(&to_flush, &reports))?;
@@ -294,7 +298,7 @@ fn run(
         },
         progress: Progress::new(Instant::now(), state_hashes),
     };
-    supervisor.spawn(Stage::Pipeline, "replicas", move || replicas.run())?;
+    supervisor.spawn_on(runtime, Stage::Pipeline, "replicas", replicas.run());
     Ok((node, runner))
 }
 

@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use rove_core::command::{ConversationOutcome, Effect};
 use rove_core::conversation::read;
 use rove_core::replica::{Committed, Install};
 use rove_core::store::WriteBatch;
 use rove_protocol::ids::PartitionId;
+use tokio::sync::mpsc::Receiver;
 
 use super::error::FatalError;
 use super::handle::Shared;
 use super::machine::{Applier, ConversationState};
-use super::replica_thread::{Applied, Report};
+use super::replica_thread::{Applied, Report, Reports};
 use super::sinks::EffectSink;
 use super::stats::NodeStats;
 use crate::storage::state::Staging;
@@ -43,8 +44,8 @@ pub(super) struct StateWriter<S> {
 
 impl<S: ConversationState> StateWriter<S> {
     /// Runs until the replica thread is gone; flushes then, unless the node was killed.
-    pub(super) fn run(mut self, rounds: &Receiver<ApplyRound>, reports: &Sender<Report>) -> Result<(), FatalError> {
-        while let Ok(first) = rounds.recv() {
+    pub(super) fn run(mut self, mut rounds: Receiver<ApplyRound>, reports: &Reports) -> Result<(), FatalError> {
+        while let Some(first) = rounds.blocking_recv() {
             if self.shared.killed.load(Ordering::Acquire) {
                 return Ok(());
             }
@@ -61,10 +62,10 @@ impl<S: ConversationState> StateWriter<S> {
                     self.write_out()?;
                     rows = 0;
                     // While the replica still waits for what came before.
-                    let _ = reports.send(Report::Applied { partitions: self.news(), rounds: 0 });
+                    let _ = reports.blocking_send(Report::Applied { partitions: self.news(), rounds: 0 });
                     for (install, staging) in &round.installs {
                         let state_hash = self.install(install, staging)?;
-                        let _ = reports.send(Report::Installed { partition: staging.partition(), state_hash });
+                        let _ = reports.blocking_send(Report::Installed { partition: staging.partition(), state_hash });
                     }
                 }
                 next = if rows < MAX_ROWS { rounds.try_recv().ok() } else { None };
@@ -72,7 +73,7 @@ impl<S: ConversationState> StateWriter<S> {
             self.write_out()?;
             let applied = self.news();
             NodeStats::add_time(&self.shared.stats.apply_nanos, begun.elapsed());
-            let _ = reports.send(Report::Applied { partitions: applied, rounds: merged });
+            let _ = reports.blocking_send(Report::Applied { partitions: applied, rounds: merged });
         }
         if !self.shared.killed.load(Ordering::Acquire) {
             self.state.flush().map_err(|error| FatalError::Flush(error.to_string()))?;

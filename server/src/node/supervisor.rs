@@ -1,12 +1,15 @@
 //! The node's threads: named, joined, and never silently gone.
 
 use std::any::Any;
+use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{Builder, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use futures::FutureExt as _;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::error::{FatalError, StartError};
@@ -27,7 +30,7 @@ pub(super) enum Stage {
 /// Owns the threads.
 pub(super) struct Supervisor {
     shared: Arc<Shared>,
-    threads: Vec<(Stage, JoinHandle<()>)>,
+    running: Vec<(Stage, Running)>,
     report: mpsc::Sender<FatalError>,
     failures: mpsc::Receiver<FatalError>,
     /// Dropped when helpers are to end.
@@ -39,7 +42,7 @@ impl Supervisor {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let (report, failures) = mpsc::channel(FAILURES);
         let (helpers, end) = bounded(0);
-        Self { shared, threads: Vec::new(), report, failures, helpers: Some(helpers), end }
+        Self { shared, running: Vec::new(), report, failures, helpers: Some(helpers), end }
     }
 
     /// Disconnected when helpers are to end.
@@ -54,26 +57,34 @@ impl Supervisor {
         name: &'static str,
         work: impl FnOnce() -> Result<(), FatalError> + Send + 'static,
     ) -> Result<(), StartError> {
-        let (shared, report) = (Arc::clone(&self.shared), self.report.clone());
-        let handle = Builder::new()
+        let end = self.end_of(name);
+        let thread = Builder::new()
             .name(format!("rove-{name}"))
-            .spawn(move || {
-                let result = catch_unwind(AssertUnwindSafe(work));
-                let error = match result {
-                    Ok(Ok(())) => return,
-                    Ok(Err(error)) => error,
-                    Err(panic) => FatalError::Panicked { name, message: message(panic.as_ref()) },
-                };
-                tracing::error!(thread = name, %error, "the node cannot go on");
-                shared.killed.store(true, Ordering::Release);
-                shared.enter(Phase::Stopping);
-                // Full only if others failed first.
-                let _ = report.try_send(error);
-                shared.tickets.abandon_all();
-            })
+            .spawn(move || end.reached(catch_unwind(AssertUnwindSafe(work))))
             .map_err(|source| StartError::Thread { name, source })?;
-        self.threads.push((stage, handle));
+        self.running.push((stage, Running::Thread(thread)));
         Ok(())
+    }
+
+    /// Starts a task on `runtime`, which is as good as a thread: not one that is joined from the runtime's own thread.
+    pub(super) fn spawn_on(
+        &mut self,
+        runtime: &Handle,
+        stage: Stage,
+        name: &'static str,
+        work: impl Future<Output = Result<(), FatalError>> + Send + 'static,
+    ) {
+        let end = self.end_of(name);
+        let (running, ended) = bounded(0);
+        runtime.spawn(async move {
+            end.reached(AssertUnwindSafe(work).catch_unwind().await);
+            drop(running);
+        });
+        self.running.push((stage, Running::Task(ended)));
+    }
+
+    fn end_of(&self, name: &'static str) -> End {
+        End { name, shared: Arc::clone(&self.shared), report: self.report.clone() }
     }
 
     /// The first failure; waits for it.
@@ -98,10 +109,45 @@ impl Supervisor {
     }
 
     fn join_stage(&mut self, stage: Stage) {
-        for (_, handle) in self.threads.extract_if(.., |(of, _)| *of == stage) {
-            // A panic has been caught and reported inside.
-            let _ = handle.join();
+        for (_, running) in self.running.extract_if(.., |(of, _)| *of == stage) {
+            match running {
+                // A panic has been caught and reported inside.
+                Running::Thread(thread) => drop(thread.join()),
+                // Nothing is ever sent: it is disconnected when the task has ended, or its runtime.
+                Running::Task(ended) => drop(ended.recv()),
+            }
         }
+    }
+}
+
+/// A thread, or a task that takes the place of one.
+enum Running {
+    Thread(JoinHandle<()>),
+    /// Disconnected when it has ended.
+    Task(Receiver<Infallible>),
+}
+
+/// What is done at the end of a thread.
+struct End {
+    name: &'static str,
+    shared: Arc<Shared>,
+    report: mpsc::Sender<FatalError>,
+}
+
+impl End {
+    fn reached(&self, result: std::thread::Result<Result<(), FatalError>>) {
+        let name = self.name;
+        let error = match result {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(panic) => FatalError::Panicked { name, message: message(panic.as_ref()) },
+        };
+        tracing::error!(thread = name, %error, "the node cannot go on");
+        self.shared.killed.store(true, Ordering::Release);
+        self.shared.enter(Phase::Stopping);
+        // Full only if others failed first.
+        let _ = self.report.try_send(error);
+        self.shared.tickets.abandon_all();
     }
 }
 

@@ -3,9 +3,9 @@
 //! A replica that is behind knows less than its peers, so a "no" of its own says nothing: before one, it asks the leader how far it
 //! would have to be, waits until it is there, and looks again.
 
-use crossbeam_channel::TrySendError;
 use rove_core::directory::DirectoryRead;
 use rove_protocol::ids::PartitionId;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 
 use super::error::{CallError, ProposeError};
@@ -34,7 +34,7 @@ impl Node {
         match self.0.linearizable.try_send(ReadRequest { partition, done }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Err(CallError::ReadsBusy),
-            Err(TrySendError::Disconnected(_)) => return Err(ProposeError::Stopping.into()),
+            Err(TrySendError::Closed(_)) => return Err(ProposeError::Stopping.into()),
         }
         match seen.await {
             Ok(true) => Ok(()),

@@ -20,7 +20,7 @@ mod states;
 
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 use rove_core::replica::{GroupMember, PeerMessage};
 use rove_protocol::ids::{NodeId, PartitionId};
 use tokio::runtime::{Builder, Runtime};
@@ -87,7 +87,7 @@ pub(super) struct Snapshots {
 pub(super) struct Started {
     /// The threads end when this is dropped.
     pub(super) sending: Sending,
-    pub(super) events: Receiver<SnapshotEvent>,
+    pub(super) events: mpsc::Receiver<SnapshotEvent>,
     /// Partitions whose state was replaced.
     pub(super) reclaims: Sender<PartitionId>,
 }
@@ -98,7 +98,7 @@ pub(super) fn start(
     snapshots: &Snapshots,
     requests: mpsc::Receiver<Request>,
 ) -> Result<Started, StartError> {
-    let (events, said) = bounded(EVENTS);
+    let (events, said) = mpsc::channel(EVENTS);
     let stop = CancellationToken::new();
     let stager = Stager::new(snapshots.clone(), events.clone(), stop.clone());
     let on = runtime("snapshots-in")?;

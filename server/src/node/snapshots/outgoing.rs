@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use futures::future::{BoxFuture, ready};
 use rove_core::replica::{GroupMember, node_of};
 use rove_protocol::ids::PartitionId;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::states::Chunks;
@@ -34,7 +34,7 @@ pub(in crate::node) struct Job {
 pub(super) fn start(
     supervisor: &mut Supervisor,
     of: &Snapshots,
-    events: &Sender<SnapshotEvent>,
+    events: &mpsc::Sender<SnapshotEvent>,
 ) -> Result<Sender<Job>, StartError> {
     let (jobs, queue) = bounded::<Job>(SENT_AT_ONCE);
     for _ in 0..SENT_AT_ONCE {
@@ -50,7 +50,7 @@ pub(super) fn start(
 
 struct Outgoing {
     of: Snapshots,
-    events: Sender<SnapshotEvent>,
+    events: mpsc::Sender<SnapshotEvent>,
 }
 
 impl Outgoing {
@@ -74,7 +74,7 @@ impl Outgoing {
             }
         }
         // Nobody listens only when the node has stopped.
-        let _ = self.events.send(SnapshotEvent::Sent { partition, to, ok: result.is_ok() });
+        let _ = self.events.send(SnapshotEvent::Sent { partition, to, ok: result.is_ok() }).await;
     }
 
     /// The index of what was sent, and its bytes.
@@ -85,7 +85,7 @@ impl Outgoing {
         let (reply, message) = oneshot::channel();
         let captured = SnapshotEvent::Captured { partition, to: job.to, index, reply };
         let stopped = || "the node stops".to_owned();
-        self.events.send(captured).map_err(|_| stopped())?;
+        self.events.send(captured).await.map_err(|_| stopped())?;
         let message = message.await.map_err(|_| stopped())??;
         tracing::info!(%partition, %node, index, "the node lacks what the log no longer has: it is sent a snapshot");
         let mut meta = vec![VERSION];

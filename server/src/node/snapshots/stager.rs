@@ -6,7 +6,6 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossbeam_channel::Sender;
 use rove_core::replica::{PeerMessage, node_of};
 use rove_protocol::ids::{NodeId, PartitionId};
 use tokio::sync::{mpsc, oneshot};
@@ -40,7 +39,7 @@ struct Incoming {
 /// Owns everything that is staged and not yet taken.
 pub(super) struct Stager {
     of: Snapshots,
-    events: Sender<SnapshotEvent>,
+    events: mpsc::Sender<SnapshotEvent>,
     /// The replica thread is gone.
     stop: CancellationToken,
     incoming: BTreeMap<PartitionId, Incoming>,
@@ -48,7 +47,7 @@ pub(super) struct Stager {
 }
 
 impl Stager {
-    pub(super) fn new(of: Snapshots, events: Sender<SnapshotEvent>, stop: CancellationToken) -> Self {
+    pub(super) fn new(of: Snapshots, events: mpsc::Sender<SnapshotEvent>, stop: CancellationToken) -> Self {
         Self { of, events, stop, incoming: BTreeMap::new(), tickets: 0 }
     }
 
@@ -189,7 +188,8 @@ impl Stager {
         }
         let (reply, verdict) = oneshot::channel();
         let stopped = || "the node stops".to_owned();
-        self.events.send(SnapshotEvent::Staged { from, message, staged, reply }).map_err(|_| stopped())?;
+        let event = SnapshotEvent::Staged { from, message, staged, reply };
+        self.events.send(event).await.map_err(|_| stopped())?;
         let verdict = tokio::select! {
             verdict = verdict => verdict.map_err(|_| stopped())?,
             () = self.stop.cancelled() => return Err(stopped()),

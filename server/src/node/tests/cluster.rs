@@ -153,7 +153,10 @@ impl World {
         }
         let mut map = MemberMap::founded(&stores(), 2);
         map.nodes.get_mut(&id).unwrap().rebuild = rebuild;
-        let started = Opened::open(config).unwrap().start(&map, sinks, Arc::new(side), mail).unwrap();
+        let runtime = ReplicaRuntime::start().unwrap();
+        let opened = Opened::open(config).unwrap();
+        let mut started = opened.start(&map, sinks, Arc::new(side), mail, runtime.handle()).unwrap();
+        started.1.runtime = Some(runtime);
         // Nothing comes before it is reached.
         started.0.stats().disk_low.store(disk_low, std::sync::atomic::Ordering::Release);
         self.net.inboxes.lock().insert(id, inbox);
