@@ -9,12 +9,13 @@
 //!                          └──────▶ directory writer (SQLite) ─┘──▶ revocations, answers
 //! ```
 //!
-//! The replica thread owns every replica and never waits for a disk; the transport between nodes runs on it too. Batches form at each stage from what queued up while the
-//! stage was busy. Every channel is bounded and the thread that could be blocked by two of them holds credits instead: the replica
-//! thread hands out at most a fixed number of rounds, so that handing one out never blocks, and the writers' reports always find
-//! it listening. On the way of a post the channels are tokio's, also between threads: a receiver sleeps at once when there is nothing, and
-//! does not call `sched_yield` first (three times for each post, with those of crossbeam). A thread that fails or panics takes the node down: [`NodeRunner::failed`] resolves and the process ends; the log
-//! holds whatever was acknowledged.
+//! The replica thread owns every replica and never waits for a disk; the transport between nodes runs on it too. Batches form at each
+//! stage from what queued up while the stage was busy. Every channel is bounded and the thread that could be blocked by two of them
+//! holds credits instead: the replica thread hands out at most a fixed number of rounds, so that handing one out never blocks, and the
+//! writers' reports always find it listening. On the way of a post the channels are tokio's, also between threads: a receiver sleeps at
+//! once when there is nothing, and does not call `sched_yield` first (three times for each post, with those of crossbeam). A thread
+//! that fails or panics takes the node down: [`NodeRunner::failed`] resolves and the process ends; the log holds whatever was
+//! acknowledged.
 
 mod admission;
 mod config;
