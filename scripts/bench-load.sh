@@ -30,6 +30,7 @@ for nodes in 1 3; do
     measure "latency-1000-$nodes" "$nodes" latency --rate 1000 --seconds "$seconds"
     measure "fan-out-$nodes" "$nodes" fan-out --seconds "$seconds"
     measure "fan-out-due-$nodes" "$nodes" fan-out --rate 100 --seconds "$seconds"
+    measure "path-$nodes" "$nodes" path --seconds "$seconds"
     measure "storm-$nodes" "$nodes" storm --seconds "$seconds"
     measure "catch-up-$nodes" "$nodes" catch-up
     measure "recovery-$nodes" "$nodes" recovery --seconds "$seconds"

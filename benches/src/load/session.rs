@@ -1,13 +1,13 @@
 //! Sessions by hand: as few bytes and tasks as a session can have.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 
 use bytes::Bytes;
 use quinn::{ClientConfig, Endpoint};
 use rove_protocol::ids::{ConversationId, PostNo, RequestId, Seq, WriterId};
 use rove_protocol::message::{
     Body, ChangeMembers, ControlDown, ConversationDown, ConversationInfo, CreateGroup, Fetch, Heartbeat, Hello,
-    InboxOpen, MemberChange, Message, Open, Request, Welcome,
+    InboxOpen, MemberChange, Message, Open, Post, Request, Welcome,
 };
 use rove_protocol::registry::{ALPN, ClientState, ErrorCode, Method, Role, StreamType};
 use rove_protocol::transport::{Connection as _, FrameReader, SendStream as _};
@@ -36,6 +36,17 @@ pub enum Handshake {
     Resumed,
     /// The same, and `Hello` goes in the first flight (0-RTT, D5).
     Early,
+}
+
+/// A device that has come back. Dropping it closes the connection, and what the server would give it to be remembered by is lost if it
+/// has not come by then.
+#[derive(Debug)]
+pub struct Back {
+    /// Of its post.
+    pub seq: Seq,
+    /// Whether it came to the handshake that was asked for.
+    pub as_asked: bool,
+    _connection: Connection,
 }
 
 /// A stream of a session.
@@ -73,10 +84,27 @@ impl Dialer {
     /// # Errors
     /// [`LoadError::Io`], [`LoadError::Connect`].
     pub fn new(server: &Server) -> Result<Self, LoadError> {
+        Self::through(server, server.quic())
+    }
+
+    /// The same, to a server that is found somewhere else: at the near end of a [`Path`](super::Path).
+    ///
+    /// # Errors
+    /// As [`Dialer::new`].
+    pub fn through(server: &Server, address: SocketAddr) -> Result<Self, LoadError> {
         let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).map_err(io("binding a socket"))?;
         let trust = server.trust().clone();
         let config = rove_quic::client_tls(&trust, ALPN).map_err(connect_error)?;
-        Ok(Self { endpoint, config, server: server.quic(), trust })
+        Ok(Self { endpoint, config, server: address, trust })
+    }
+
+    /// Goes on from another socket, as a phone that leaves its network does.
+    ///
+    /// # Errors
+    /// [`LoadError::Io`].
+    pub fn rebind(&self) -> Result<(), LoadError> {
+        let socket = UdpSocket::bind(("127.0.0.1", 0)).map_err(io("binding a socket"))?;
+        self.endpoint.rebind(socket).map_err(io("changing the socket"))
     }
 
     /// Connects and is welcomed. Sessions of one dialer resume each other's TLS session.
@@ -107,6 +135,49 @@ impl Dialer {
         credentials: &Credentials,
         handshake: Handshake,
     ) -> Result<(Session, bool), LoadError> {
+        let (connection, as_asked) = self.begin(device, handshake).await?;
+        let session = hello(connection, credentials).await?;
+        Ok((session, as_asked.said().await))
+    }
+
+    /// A device that comes back with something to say: hello, its conversation and a post, all in the first flight that the handshake
+    /// lets it send. Returns when the post is acknowledged.
+    ///
+    /// # Errors
+    /// As [`Dialer::session`], and a post that is refused.
+    pub async fn come_back(
+        &self,
+        device: &ClientConfig,
+        credentials: &Credentials,
+        handshake: Handshake,
+        open: &Open,
+        post: &Post,
+    ) -> Result<Back, LoadError> {
+        let (connection, as_asked) = self.begin(device, handshake).await?;
+        let hello = says_hello(credentials).to_frame();
+        // What is not read is not waited for.
+        let _control = Stream::open(&connection, StreamType::Control, &hello).await?;
+        let first = [open.to_frame(), post.to_frame()].concat();
+        let mut stream = Stream::open(&connection, StreamType::Conversation, &first).await?;
+        loop {
+            match stream.next(ConversationDown::decode, "the conversation").await? {
+                ConversationDown::Posted(posted) => {
+                    let as_asked = as_asked.said().await;
+                    return Ok(Back { seq: posted.seq, as_asked, _connection: connection });
+                }
+                ConversationDown::Refused(refused) => {
+                    return Err(LoadError::Refused { what: "Post", code: refused.code });
+                }
+                ConversationDown::Closed(closed) => {
+                    return Err(LoadError::Refused { what: "Open", code: closed.code });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Connects so far that something may be sent.
+    async fn begin(&self, device: &ClientConfig, handshake: Handshake) -> Result<(Connection, AsAsked), LoadError> {
         let connecting = self.connecting(device)?;
         let begun = match handshake {
             Handshake::Full => Err(connecting),
@@ -115,16 +186,15 @@ impl Dialer {
         match begun {
             Err(connecting) => {
                 let connection = connecting.await.map_err(connect_error)?;
-                Ok((hello(connection.into(), credentials).await?, handshake == Handshake::Full))
+                Ok((connection.into(), AsAsked::Known(handshake == Handshake::Full)))
             }
             Ok((connection, accepted)) if handshake == Handshake::Early => {
-                let session = hello(connection.into(), credentials).await?;
-                Ok((session, accepted.await))
+                Ok((connection.into(), AsAsked::Open(accepted)))
             }
             Ok((connection, accepted)) => {
                 // The keys are there, nothing is sent with them before the handshake is complete.
                 let resumed = accepted.await;
-                Ok((hello(connection.into(), credentials).await?, resumed))
+                Ok((connection.into(), AsAsked::Known(resumed)))
             }
         }
     }
@@ -138,14 +208,33 @@ fn connect_error(error: impl std::fmt::Display) -> LoadError {
     LoadError::Connect(error.to_string())
 }
 
-async fn hello(connection: Connection, credentials: &Credentials) -> Result<Session, LoadError> {
-    let hello = Hello {
+/// Whether it comes to the handshake that was asked for: a server may have forgotten the device.
+enum AsAsked {
+    Known(bool),
+    Open(quinn::ZeroRttAccepted),
+}
+
+impl AsAsked {
+    async fn said(self) -> bool {
+        match self {
+            Self::Known(is) => is,
+            Self::Open(accepted) => accepted.await,
+        }
+    }
+}
+
+fn says_hello(credentials: &Credentials) -> Hello {
+    Hello {
         device: credentials.device,
         secret: credentials.secret.clone(),
         minor: 0,
         state: ClientState::Foreground,
         client: "rove-bench".to_owned(),
-    };
+    }
+}
+
+async fn hello(connection: Connection, credentials: &Credentials) -> Result<Session, LoadError> {
+    let hello = says_hello(credentials);
     let mut control = Stream::open(&connection, StreamType::Control, &hello.to_frame()).await?;
     let welcome = match control.next(ControlDown::decode, "the control stream").await? {
         ControlDown::Welcome(welcome) => welcome,

@@ -6,8 +6,8 @@
 use std::time::Instant;
 
 use rove_benches::load::poster::Outcome;
-use rove_benches::load::{Credentials, LoadError, Poster, Service, listener};
-use rove_benches::{Histogram, Report, rounded, sample};
+use rove_benches::load::{Credentials, Dialer, LoadError, Poster, Service, listener};
+use rove_benches::{Histogram, Report, Span, Usage, rounded, sample};
 use rove_protocol::ids::{PostNo, WriterId};
 use rove_protocol::limits;
 use tokio::sync::watch;
@@ -60,10 +60,23 @@ pub(crate) async fn run(place: &Place, args: &Args) -> Result<Report, LoadError>
     place.with("", 2 * args.writers() as usize, async |service, accounts| measure(service, &accounts, args).await).await
 }
 
-pub(crate) async fn measure(service: &Service, accounts: &[Credentials], args: &Args) -> Result<Report, LoadError> {
+/// What came of all pairs.
+pub(crate) struct AllHeard {
+    pub(crate) posted: Outcome,
+    pub(crate) delivered: Histogram,
+    usage: Usage,
+    span: Span,
+}
+
+/// Posts from sessions of `from` to conversations that sessions of `to` listen to; where there are several, a listener is at the one after
+/// its writer's.
+pub(crate) async fn heard(
+    service: &Service,
+    (from, to): (&[Dialer], &[Dialer]),
+    accounts: &[Credentials],
+    args: &Args,
+) -> Result<AllHeard, LoadError> {
     let writers = args.writers();
-    // Two sockets for each node, as two people have. In a cluster a listener is on the node after the writer's.
-    let (from, to) = (run::dialers(service)?, run::dialers(service)?);
     let mut ready = Vec::new();
     for (number, pair) in accounts.chunks_exact(2).enumerate() {
         let mut alice = from[number % from.len()].session(&pair[0]).await?;
@@ -109,6 +122,14 @@ pub(crate) async fn measure(service: &Service, accounts: &[Credentials], args: &
     if delivered.is_empty() {
         return Err(LoadError::Nothing("no post was due in the time that is measured"));
     }
+    Ok(AllHeard { posted, delivered, usage, span })
+}
+
+pub(crate) async fn measure(service: &Service, accounts: &[Credentials], args: &Args) -> Result<Report, LoadError> {
+    // Two sockets for each node, as two people have.
+    let (from, to) = (run::dialers(service)?, run::dialers(service)?);
+    let AllHeard { posted, delivered, usage, span } = heard(service, (&from, &to), accounts, args).await?;
+    let writers = args.writers();
     let to = if service.nodes().len() == 1 { "one other session" } else { "a session on another node" };
     let what = format!(
         "{}, {} posts/s by {writers} writer(s), {} bytes, each to {to}",

@@ -14,6 +14,7 @@ mod fan_out;
 mod floor;
 mod idle;
 mod latency;
+mod path;
 mod posts;
 mod quick;
 mod recovery;
@@ -72,6 +73,8 @@ enum Mode {
     Posts(posts::Args),
     /// The time from a post to its delivery to somebody else, at any rate
     Latency(latency::Args),
+    /// What clients see over a path that is long and loses something: the first post after coming back, delivery, a change of network
+    Path(path::Args),
     /// Deliveries per second of posts to a group of many members
     FanOut(fan_out::Args),
     /// Memory and processor time of a session that does nothing
@@ -150,6 +153,7 @@ async fn run(args: Args) -> Result<ExitCode, LoadError> {
     match args.mode {
         Mode::Posts(args) => finish(posts::run(&place, &args).await?),
         Mode::Latency(args) => finish(latency::run(&place, &args).await?),
+        Mode::Path(args) => finish(path::run(&place, &args).await?),
         Mode::FanOut(args) => finish(fan_out::run(&place, &args).await?),
         Mode::Idle(args) => finish(idle::run(&place, &args).await?),
         Mode::Storm(args) => finish(storm::run(&place, &args).await?),
