@@ -100,7 +100,7 @@ pub(super) async fn dial(shared: &Shared, connection: Connection, expected: Node
         return Err(refuse(Refusal::OtherNode { claimed: hello.node, cluster }))
             .inspect_err(|error| tell(&connection, error));
     }
-    let hello = check(shared, hello).map_err(refuse).inspect_err(|error| tell(&connection, error))?;
+    let hello = check(shared, hello).await.map_err(refuse).inspect_err(|error| tell(&connection, error))?;
     Ok(Candidate { connection, send, recv, hello, dialled: true })
 }
 
@@ -121,7 +121,10 @@ pub(super) async fn answer(shared: &Shared, connection: Connection) -> Result<Ca
     // As on the other side.
     let _ = send.set_priority(CONTROL_PRIORITY);
     let node = hello.node;
-    let checked = check_certificate(shared, &connection, &hello).and_then(|()| check(shared, hello));
+    let checked = match check_certificate(shared, &connection, &hello) {
+        Ok(()) => check(shared, hello).await,
+        Err(refusal) => Err(refusal),
+    };
     let refused = |refusal| GreetError::Refused(node, refusal);
     let hello = checked.map_err(refused).inspect_err(|error| tell(&connection, error))?;
     Ok(Candidate { connection, send, recv, hello, dialled: false })
@@ -170,7 +173,7 @@ fn check_certificate(shared: &Shared, connection: &Connection, hello: &Hello) ->
 }
 
 /// What both sides look at.
-fn check(shared: &Shared, hello: Hello) -> Result<PeerHello, Refusal> {
+async fn check(shared: &Shared, hello: Hello) -> Result<PeerHello, Refusal> {
     let config = &shared.config;
     if hello.cluster != config.name {
         return Err(Refusal::OtherCluster { theirs: hello.cluster, ours: config.name.clone() });
@@ -197,6 +200,9 @@ fn check(shared: &Shared, hello: Hello) -> Result<PeerHello, Refusal> {
         program: hello.program,
     };
     // Also of one that is no peer: it may become one, and is told what has to be done for that.
-    shared.sink.hello_allowed(&hello).map_err(Refusal::from)?;
+    let sink = shared.sink.clone();
+    let asked = tokio::task::spawn_blocking(move || sink.hello_allowed(&hello).map(|()| hello)).await;
+    // Only a defect, or an end, of ours leaves it unanswered.
+    let hello = asked.unwrap_or_else(|error| Err(error.to_string().into())).map_err(Refusal::from)?;
     if peer.is_some() { Ok(hello) } else { Err(Refusal::UnknownNode(hello.node)) }
 }

@@ -152,7 +152,9 @@ async fn control(ends: Ends, mut send: SendStream, mut recv: FrameReader) -> Res
                     let news = Formation::from_body(body)?.formation;
                     within(FrameType::FORMATION, news.len(), registry::FORMATION_BYTES, "bytes of formation state")?;
                     ends.link.formation.lock().clone_from(&news);
-                    ends.shared.sink.formation(ends.peer.node, news);
+                    let (sink, from) = (ends.shared.sink.clone(), ends.peer.node);
+                    let heard = tokio::task::spawn_blocking(move || sink.formation(from, news)).await;
+                    heard.map_err(|error| LinkError::Task(error.to_string()))?;
                 }
                 Some((other, _)) => skip(other)?,
                 None => return Err(LinkError::Ended(StreamType::CONTROL)),

@@ -146,8 +146,8 @@ pub enum ClusterError {
     Socket(#[from] std_io::Error),
 }
 
-/// Who hears what peers say. Nothing here may block: it runs on the tasks that read from the network, and what it does not take it
-/// drops.
+/// Who hears what peers say. Nothing here may block but where it says so: it runs on the tasks that read from the network, and what it
+/// does not take it drops.
 pub trait PeerSink: Send + Sync {
     /// Raft messages, as they were sent together. That a message's sender is a replica of `from` is for the receiver to check.
     fn raft(&self, from: NodeId, messages: Vec<(PartitionId, PeerMessage)>);
@@ -168,7 +168,7 @@ pub trait PeerSink: Send + Sync {
     /// There is no connection any more.
     fn link_down(&self, peer: NodeId);
 
-    /// Whether a peer may come as it is; if not, why (an old disk put back, say), in words for both nodes' logs.
+    /// Whether a peer may come as it is; if not, why (an old disk put back, say), in words for both nodes' logs. May block, on a disk say.
     ///
     /// # Errors
     /// The reason.
@@ -179,7 +179,7 @@ pub trait PeerSink: Send + Sync {
         let _ = by;
     }
 
-    /// What a peer knows of the cluster's formation now: after every [`PeerSink::link_up`], and when it changes.
+    /// What a peer knows of the cluster's formation now: after every [`PeerSink::link_up`], and when it changes. May block.
     fn formation(&self, from: NodeId, formation: Bytes) {
         let _ = (from, formation);
     }
