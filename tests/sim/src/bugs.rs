@@ -33,6 +33,10 @@ bugs! {
     ForwardOfAnotherTerm = "forward-of-another-term",
     /// Posts are acknowledged when they are taken, before they are in the log of anybody.
     AckWhenTaken = "ack-when-taken",
+    /// A snapshot is installed, and the log goes on after what it had before.
+    InstallKeepsLog = "install-keeps-log",
+    /// The log begins anew after a snapshot before the snapshot's state is current.
+    ResetBeforeState = "reset-before-state",
 }
 
 impl Bug {

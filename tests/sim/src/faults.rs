@@ -61,9 +61,24 @@ kinds! {
     Transfer = "transfer",
     /// A client loses its connection, and with it answers that were on their way.
     ClientCut = "client-cut",
+    /// A node is away for longer than the others' logs reach back, and needs a snapshot.
+    Absence = "absence",
+    /// A snapshot is cut off half-way.
+    SnapshotCut = "snapshot-cut",
+    /// A node crashes when the state of a snapshot is staged and not current.
+    CrashBeforeInstall = "crash-before-install",
+    /// A node crashes when the state of a snapshot is current, and the log is that of before.
+    CrashBeforeReset = "crash-before-reset",
+    /// A node crashes when the log has just begun anew after a snapshot.
+    CrashAfterReset = "crash-after-reset",
 }
 
 impl Fault {
+    /// Whether it came later than the first seeds that failed.
+    pub const fn is_later(self) -> bool {
+        self as u32 >= Fault::Absence as u32
+    }
+
     /// The fault of this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|fault| fault.name() == name)

@@ -153,6 +153,19 @@ pub enum Record {
         /// The hash of the state after it.
         state: u64,
     },
+    /// A replica has the state of a snapshot in the place of its own.
+    Installed {
+        /// Where.
+        node: NodeId,
+        /// Of which partition.
+        partition: PartitionId,
+        /// The last entry that it has applied.
+        index: u64,
+        /// Its term.
+        term: u64,
+        /// The hash of the state.
+        state: u64,
+    },
     /// An entry that is applied for the first time anywhere holds this command.
     Command {
         /// Of which partition.

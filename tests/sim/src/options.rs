@@ -7,6 +7,9 @@ use crate::rng::Rng;
 /// Events of a run before the faults heal: some ten seconds of virtual time, a few hundred posts and dozens of faults.
 pub const DEFAULT_STEPS: u64 = 12_000;
 
+/// Kinds of faults that came later have chances of their own: without them, a seed that once failed still gives the same run.
+const LATER: u64 = 0x6c61_7465_7273;
+
 /// What a run is told. The same options give the same run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
@@ -89,8 +92,8 @@ pub struct Plan {
     pub sync_us: u64,
     /// Microseconds between flushes of the state.
     pub flush_every_us: u64,
-    /// Entries that a log keeps for peers that are behind, although the state has them: more than a node misses while it is away,
-    /// because there are no snapshots here.
+    /// Entries that a log keeps for peers that are behind, although the state has them: more than a node misses while it is away, or
+    /// so few that it then needs a snapshot.
     pub keep_for_peers: u64,
 }
 
@@ -99,8 +102,10 @@ impl Plan {
     pub fn of(options: &Options, rng: &mut Rng) -> Self {
         // Decided for every kind, allowed or not, so that switching one off leaves the others as they were.
         let mut chosen = Faults::NONE;
+        let mut later = Rng::new(options.seed ^ LATER);
         for fault in Fault::ALL {
-            if rng.chance(600) {
+            let chance = if fault.is_later() { &mut later } else { &mut *rng };
+            if chance.chance(600) {
                 chosen = chosen.with(*fault);
             }
         }
@@ -108,8 +113,11 @@ impl Plan {
         // Different for each, without chance, so that elections end; sometimes so close that two stand at once.
         let ticks = |node: u64| usize::try_from(10 + apart * ((node + first) % 3)).unwrap_or(10);
         let clients = rng.between(3, 6);
+        let faults = chosen.and(options.faults);
+        let (short, few) = (later.chance(600), later.between(2, 24));
+        let short = (short && faults.iter().any(Fault::is_later)).then_some(few);
         Self {
-            faults: chosen.and(options.faults),
+            faults,
             partitions: if rng.chance(400) { 2 } else { 1 },
             conversations: rng.between(1, 2),
             clients,
@@ -119,7 +127,7 @@ impl Plan {
             latency_us: rng.between(100, 5_000),
             sync_us: rng.between(200, 5_000),
             flush_every_us: rng.between(300, 3_000) * 1_000,
-            keep_for_peers: rng.between(400, 1_200),
+            keep_for_peers: short.unwrap_or(rng.between(400, 1_200)),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rove_sim::batch::{Batch, describe, run};
-use rove_sim::faults::Faults;
+use rove_sim::faults::{Fault, Faults};
 use rove_sim::options::Options;
 use rove_sim::world::World;
 
@@ -12,6 +12,9 @@ const RUNS: u64 = 40;
 
 /// And at most: about twenty seconds of a machine that does nothing else.
 const MOST_RUNS: u64 = 150;
+
+/// Runs with few faults but those of snapshots: a few seconds, and each of them several times.
+const SNAPSHOT_RUNS: u64 = 40;
 
 /// How long the batch goes on beyond its first runs.
 const BUDGET: Duration = Duration::from_secs(15);
@@ -35,6 +38,19 @@ fn a_batch_of_seeds_holds_every_invariant_and_every_kind_of_fault_does_something
     assert_eq!(batch.complaints(Faults::all()), Vec::<String>::new());
     assert!(batch.acknowledged > 200 * batch.runs, "{} posts in {} runs", batch.acknowledged, batch.runs);
     assert!(batch.elections > 2 * batch.runs, "{} elections in {} runs", batch.elections, batch.runs);
+}
+
+#[test]
+fn nodes_that_are_sent_snapshots_while_they_crash_and_the_network_loses_them_hold_every_invariant() {
+    let faults = "absence,snapshot-cut,crash-before-install,crash-before-reset,crash-after-reset,loss,kill,power-loss,\
+                  partition,transfer";
+    let faults = Faults::parse(faults).unwrap();
+    let mut batch = Batch::default();
+    for seed in 1..=SNAPSHOT_RUNS {
+        batch.add(run(Options { faults, ..Options::new(seed) }));
+    }
+    assert_eq!(batch.complaints(faults), Vec::<String>::new());
+    assert!(batch.fired.of(Fault::Absence) > batch.runs, "{} snapshots", batch.fired.of(Fault::Absence));
 }
 
 #[test]

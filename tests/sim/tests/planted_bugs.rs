@@ -37,6 +37,8 @@ is_found! {
     a_linearizable_read_that_is_stale_is_found: StaleRead, "partition,loss,delay,bridge", 40;
     a_forward_that_is_taken_in_another_term_is_found: ForwardOfAnotherTerm, "stale-forward,transfer,partition,delay,pause", 80;
     an_acknowledgement_before_the_log_is_found: AckWhenTaken, "none", 10;
+    a_log_that_goes_on_where_a_snapshot_began_it_anew_is_found: InstallKeepsLog, "absence,crash-after-reset", 20;
+    a_log_that_begins_anew_before_the_state_does_is_found: ResetBeforeState, "absence,crash-before-install", 20;
 }
 
 #[test]

@@ -42,6 +42,14 @@ impl Invariant for OneLog {
                     ));
                 }
             }
+            Record::Installed { node, partition, index, term, .. } => {
+                let known = self.entries.get(&(*partition, *index)).map(|(known, _)| known);
+                if known.is_some_and(|known| known != term) {
+                    return Err(format!(
+                        "node {node} has a snapshot of partition {partition} up to entry {index} of term {term}, whose term is {known:?}"
+                    ));
+                }
+            }
             _ => {}
         }
         Ok(())
@@ -65,6 +73,14 @@ mod tests {
     fn a_term_has_one_leader() {
         assert_eq!(verdict(OneLog::default(), &[leads(1, 1), leads(2, 2), leads(1, 1)]), Ok(()));
         assert!(verdict(OneLog::default(), &[leads(1, 1), leads(2, 1)]).is_err());
+    }
+
+    #[test]
+    fn a_snapshot_ends_with_the_entry_that_others_have_there() {
+        let installed =
+            |term| Record::Installed { node: NodeId(2), partition: PartitionId(1), index: 1, term, state: 0 };
+        assert_eq!(verdict(OneLog::default(), &[applied(1, 1, 1, 7), installed(1)]), Ok(()));
+        assert!(verdict(OneLog::default(), &[applied(1, 1, 1, 7), installed(2)]).is_err());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! I8: replicas at the same applied index have the same state hash, however often they started again.
+//! I8: replicas at the same applied index have the same state hash, however often they started again or
+//! were sent a snapshot.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,11 @@ impl Invariant for SameState {
     }
 
     fn observe(&mut self, _at_us: u64, record: &Record) -> Result<(), String> {
-        let Record::Applied { node, partition, index, state, .. } = record else { return Ok(()) };
+        let (Record::Applied { node, partition, index, state, .. }
+        | Record::Installed { node, partition, index, state, .. }) = record
+        else {
+            return Ok(());
+        };
         let (first, known) = *self.states.entry((*partition, *index)).or_insert((*node, *state));
         if known == *state {
             return Ok(());
@@ -46,5 +51,12 @@ mod tests {
         };
         assert_eq!(verdict(SameState::default(), &[applied(1, 1, 5), applied(2, 1, 5), applied(2, 2, 6)]), Ok(()));
         assert!(verdict(SameState::default(), &[applied(1, 1, 5), applied(2, 1, 6)]).is_err());
+        let installed =
+            |state| Record::Installed { node: NodeId(2), partition: PartitionId(1), index: 1, term: 1, state };
+        assert_eq!(verdict(SameState::default(), &[applied(1, 1, 5), installed(5)]), Ok(()));
+        assert!(
+            verdict(SameState::default(), &[applied(1, 1, 5), installed(6)]).is_err(),
+            "a snapshot of another state"
+        );
     }
 }

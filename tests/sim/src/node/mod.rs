@@ -3,6 +3,7 @@
 
 mod apply;
 mod edge;
+mod snapshots;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use rove_core::conversation::PartitionMachine;
 use rove_core::lane::{Lane, LaneOutputs};
 use rove_core::replica::{
-    Committed, PeerMessage, Recovered, Replica, ReplicaConfig, ReplicaRole, StepError, member_of,
+    Committed, Install, PeerMessage, Recovered, Replica, ReplicaConfig, ReplicaRole, StepError, member_of,
 };
 use rove_core::routing::{Forward, ForwardAck};
 use rove_core::store::{MemoryStore, StateStore, WriteBatch};
@@ -25,6 +26,7 @@ use crate::options::Plan;
 use crate::rng::Rng;
 use crate::wire::{SessionId, ToClient, ToNode};
 use edge::{Session, Waiter};
+use snapshots::{Due, Said, Snapshots};
 
 /// The nodes of the cluster.
 pub const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
@@ -63,6 +65,10 @@ pub enum NodeEvent {
     SessionGone(SessionId),
     /// An operator wants another leader.
     Transfer(NodeId),
+    /// Something of a snapshot arrives.
+    Snapshot(NodeId, Said),
+    /// The next step of a snapshot is due.
+    SnapshotDue(PartitionId, Due),
 }
 
 /// What a node wants done.
@@ -80,8 +86,12 @@ pub enum Action {
     After(u64, NodeEvent),
     /// This happened.
     Record(Record),
+    /// Send this to that node; it can be lost like raft's messages.
+    Snapshot(NodeId, Said),
     /// A sync has failed: I stop.
     FailStop,
+    /// The step of an install is there at which I was to crash.
+    Crash(Fault),
 }
 
 /// What a node may know and use of the world.
@@ -115,6 +125,7 @@ struct Place {
     /// Committed, and waiting for the state writer.
     committed: VecDeque<Committed>,
     applying: bool,
+    snapshots: Snapshots,
 }
 
 /// A node that runs.
@@ -139,6 +150,8 @@ pub struct Node {
     pub disk: LogDisk,
     /// What the state store has durably.
     flushed: MemoryStore,
+    /// And with it: the snapshots that states came from last.
+    installed: BTreeMap<PartitionId, Install>,
     /// Starts so far.
     pub boot: u64,
     /// Milliseconds by which its wall clock is wrong.
@@ -149,6 +162,12 @@ pub struct Node {
     pub slow_disk: bool,
     /// The next sync fails.
     pub sync_fails: bool,
+    /// Nothing starts it before this.
+    pub away_until_us: u64,
+    /// It crashes at this step of the next install.
+    pub crash_at: Option<Fault>,
+    /// The next piece of a snapshot that it sends is lost.
+    pub cuts_snapshot: bool,
     /// It does not trust its disk, and takes no part any more.
     pub quarantined: bool,
     running: Option<Running>,
@@ -172,11 +191,15 @@ impl Node {
             id,
             disk: LogDisk::new(bug),
             flushed: MemoryStore::new(),
+            installed: BTreeMap::new(),
             boot: 0,
             clock_ms: 0,
             paused: false,
             slow_disk: false,
             sync_fails: false,
+            away_until_us: 0,
+            crash_at: None,
+            cuts_snapshot: false,
             quarantined: false,
             running: None,
         }
@@ -208,7 +231,8 @@ impl Node {
         for partition in (1..=context.plan.partitions).map(PartitionId) {
             let machine = PartitionMachine::load(&store, partition).map_err(|error| error.to_string())?;
             let applied = machine.applied();
-            let recovered = Recovered { applied, ..found.remove(&partition).unwrap_or_default() };
+            let installed = self.installed.get(&partition).cloned();
+            let recovered = Recovered { applied, installed, ..found.remove(&partition).unwrap_or_default() };
             let voters = NODES.iter().map(|node| member_of(*node, 0)).collect();
             let mut config = ReplicaConfig::new(partition, member_of(self.id, 0), voters);
             let ticks = usize::try_from(self.id.0 - 1).ok().and_then(|at| context.plan.election_ticks.get(at));
@@ -217,7 +241,8 @@ impl Node {
             config.keep_for_peers = context.plan.keep_for_peers;
             let replica = Replica::recover(config, recovered, &logger).map_err(|error| error.to_string())?;
             let lane = Lane::new(replica, self.id, self.boot, applied);
-            places.insert(partition, Place { lane, machine, committed: VecDeque::new(), applying: false });
+            let (committed, snapshots) = (VecDeque::new(), Snapshots::default());
+            places.insert(partition, Place { lane, machine, committed, applying: false, snapshots });
         }
         Ok(Running {
             store,
@@ -262,7 +287,10 @@ impl Node {
         let id = self.id;
         match event {
             NodeEvent::Tick => {
-                running.places.values_mut().for_each(|place| place.lane.tick());
+                for place in running.places.values_mut() {
+                    place.lane.tick();
+                    place.look_after_snapshots();
+                }
                 running.time_out_opens(context);
                 context.actions.push(Action::After(TICK_US, NodeEvent::Tick));
             }
@@ -288,7 +316,7 @@ impl Node {
                 Done::Persisted(tickets) => {
                     for (partition, ticket) in tickets {
                         if let Some(place) = running.places.get_mut(&partition) {
-                            place.lane.persisted(ticket);
+                            place.persisted(partition, ticket, context);
                         }
                     }
                 }
@@ -310,6 +338,10 @@ impl Node {
                     context.fired.count(Fault::Transfer);
                 }
             }
+            NodeEvent::Snapshot(from, said) => {
+                return running.snapshot_said(from, said, &mut self.cuts_snapshot, context);
+            }
+            NodeEvent::SnapshotDue(partition, due) => return self.snapshot_due(partition, due, context),
         }
         Ok(())
     }
@@ -336,9 +368,16 @@ impl Node {
         for partition in partitions {
             loop {
                 let mut outputs = LaneOutputs::default();
-                let Some(place) = running.places.get_mut(&partition) else { break };
+                let place = running.places.get_mut(&partition).filter(|place| !place.snapshots.is_installing());
+                let Some(place) = place else { break };
                 let more = place.lane.outputs(now_ms, &mut outputs).map_err(|error| error.to_string())?;
-                for persist in std::mem::take(&mut outputs.persists) {
+                let mut persists = std::mem::take(&mut outputs.persists);
+                if let Some(install) = outputs.install.take() {
+                    let early =
+                        if context.bug == Some(Bug::ResetBeforeState) { persists.split_off(0) } else { Vec::new() };
+                    running.begin_install(partition, install, std::mem::replace(&mut persists, early), context)?;
+                }
+                for persist in persists {
                     self.disk.ask(Write::Persist(partition, persist));
                 }
                 running.carry_out(self.id, partition, outputs, context)?;
@@ -365,7 +404,7 @@ impl Node {
             let status = place.lane.status();
             PlaceStatus {
                 indexes: [status.last, status.committed, status.applied],
-                idle: place.lane.is_idle() && place.committed.is_empty(),
+                idle: place.lane.is_idle() && place.committed.is_empty() && place.snapshots.is_idle(),
                 leads: status.role == ReplicaRole::Leader,
             }
         };
@@ -403,6 +442,9 @@ impl Running {
         }
         context.actions.extend(outputs.forwards.into_iter().map(|(to, forward)| Action::Forward(to, forward)));
         context.actions.extend(outputs.acks.into_iter().map(|(to, ack)| Action::Ack(to, ack)));
+        for to in outputs.snapshots_wanted {
+            self.want_snapshot(partition, to, context);
+        }
         for envelope in outputs.given_up {
             self.give_up(id, partition, envelope.origin.ticket, context);
         }

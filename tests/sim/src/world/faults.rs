@@ -80,6 +80,19 @@ impl World {
                 }
             }
             Fault::ClientCut => self.cut_client(),
+            Fault::Absence => self.leave(id),
+            Fault::SnapshotCut => {
+                for node in NODES {
+                    self.node(node).cuts_snapshot = true;
+                }
+                self.leave(id);
+            }
+            Fault::CrashBeforeInstall | Fault::CrashBeforeReset | Fault::CrashAfterReset => {
+                for node in NODES {
+                    self.node(node).crash_at = Some(fault);
+                }
+                self.leave(id);
+            }
         }
     }
 
@@ -135,7 +148,8 @@ impl World {
         for id in NODES {
             self.resume(id);
             let node = self.node(id);
-            (node.slow_disk, node.sync_fails) = (false, false);
+            (node.slow_disk, node.sync_fails, node.cuts_snapshot) = (false, false, false);
+            (node.crash_at, node.away_until_us) = (None, 0);
             self.restart_later(id);
         }
         self.record(Record::Healed { within_us: HEAL_WITHIN_US });

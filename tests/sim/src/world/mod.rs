@@ -2,17 +2,19 @@
 
 mod ending;
 mod faults;
+mod lines;
+mod stops;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hash;
 
 use bytes::Bytes;
 use rove_core::routing::{Forward, ForwardAck};
-use rove_protocol::ids::{AccountId, NodeId, PartitionId};
+use rove_protocol::ids::{NodeId, PartitionId};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::checker::{Checker, Violation};
-use crate::client::{Client, ClientAction, ClientContext, Group};
+use crate::client::Client;
 use crate::disk::Crash;
 use crate::faults::{Fault, Fired};
 use crate::history::{History, Record, Stamped};
@@ -22,6 +24,7 @@ use crate::node::{Action, Context, NODES, Node, NodeEvent};
 use crate::options::{Options, Plan};
 use crate::rng::Rng;
 use crate::wire::{SessionId, ToClient, ToNode};
+use lines::{Line, clients};
 
 /// How often connections are looked after.
 const LINKS_EVERY_US: u64 = 20_000;
@@ -31,9 +34,6 @@ const HEAL_WITHIN_US: u64 = 20_000_000;
 
 /// How long clients go on posting after the last fault.
 const POST_ON_US: u64 = 3_000_000;
-
-/// How long a process takes to start again, at most.
-const RESTART_US: u64 = 1_500_000;
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -60,18 +60,6 @@ enum Happening {
 enum Item {
     Forward(Forward),
     Ack(ForwardAck),
-}
-
-/// A connection of a client.
-#[derive(Debug)]
-struct Line {
-    client: usize,
-    node: NodeId,
-    boot: u64,
-    /// Nothing arrives before this: at the client, at the node.
-    not_before_us: [u64; 2],
-    /// The client still listens.
-    heard: bool,
 }
 
 /// How a run ended.
@@ -328,6 +316,12 @@ impl World {
                     self.gone(id);
                 }
             }
+            Action::Snapshot(to, said) => {
+                for delay in self.network.datagram(id, to, &mut self.rng, &mut self.fired) {
+                    self.queue.after(delay, Happening::Node(to, None, NodeEvent::Snapshot(id, said.clone())));
+                }
+            }
+            Action::Crash(step) => self.crash_in_install(id, step),
             Action::FailStop => {
                 self.fired.count(Fault::SyncFailure);
                 self.crash(id, Crash::Power, false);
@@ -378,104 +372,6 @@ impl World {
         }
         self.queue.after(LINKS_EVERY_US, Happening::Links);
     }
-
-    fn restart(&mut self, id: NodeId) {
-        let node = self.node(id);
-        if !node.is_running() && !node.quarantined {
-            self.with_node(id, Node::start);
-        }
-    }
-
-    fn restart_later(&mut self, id: NodeId) {
-        // Some are back before anybody has noticed: in the same term, with what they promised in it.
-        let most = if self.rng.chance(400) { RESTART_US / 50 } else { RESTART_US };
-        self.queue.after(self.rng.below(most), Happening::Restart(id));
-    }
-
-    /// A node stops, if it runs. Whether something was lost.
-    fn crash(&mut self, id: NodeId, crash: Crash, tear: bool) -> bool {
-        let at = NODES.iter().position(|node| *node == id).unwrap_or(0);
-        if !self.nodes[at].is_running() {
-            return false;
-        }
-        let loss = self.nodes[at].crash(crash, tear, &mut self.rng);
-        if loss.torn {
-            self.fired.count(Fault::TornTail);
-        }
-        self.record(Record::Down { node: id });
-        self.gone(id);
-        loss.lost > 0
-    }
-
-    /// Everybody notices sooner or later that a node is gone.
-    fn gone(&mut self, id: NodeId) {
-        NODES.iter().filter(|other| **other != id).for_each(|other| {
-            self.network.cut(id, *other);
-        });
-        self.deferred.remove(&id);
-        let sessions: Vec<SessionId> =
-            self.lines.iter().filter(|(_, line)| line.node == id).map(|(session, _)| *session).collect();
-        for session in sessions {
-            self.queue.after(self.rng.below(200_000), Happening::ClientLost(session));
-        }
-    }
-
-    fn with_client(&mut self, at: usize, work: impl FnOnce(&mut Client, &mut ClientContext<'_>)) {
-        let mut context = ClientContext {
-            now_us: self.queue.now_us(),
-            rng: &mut self.rng,
-            next_name: &mut self.next_name,
-            active: self.active,
-            lively: !self.healed,
-            actions: Vec::new(),
-        };
-        if let Some(client) = self.clients.get_mut(at) {
-            work(client, &mut context);
-        }
-        for action in context.actions {
-            match action {
-                ClientAction::Connect(session, node) => {
-                    let boot = self.node(node).boot;
-                    let line = Line { client: at, node, boot, not_before_us: [0; 2], heard: true };
-                    self.lines.insert(session, line);
-                }
-                ClientAction::Disconnect(session) => {
-                    if let Some(line) = self.lines.get_mut(&session) {
-                        line.heard = false;
-                    }
-                    if let Some(delay) = self.line_delay(session, 1) {
-                        self.queue.after(delay, Happening::NodeLost(session));
-                    }
-                }
-                ClientAction::Send(session, message) => {
-                    if let Some(delay) = self.line_delay(session, 1) {
-                        self.queue.after(delay, Happening::NodeHears(session, message));
-                    }
-                }
-                ClientAction::Record(record) => self.record(record),
-            }
-        }
-    }
-
-    /// How long something takes on a client's line towards the client (0) or the node (1), in order.
-    fn line_delay(&mut self, session: SessionId, end: usize) -> Option<u64> {
-        let travel = 500 + self.rng.below(20_000);
-        let now_us = self.queue.now_us();
-        let not_before = self.lines.get_mut(&session)?.not_before_us.get_mut(end)?;
-        let at = (now_us + travel).max(*not_before + 1);
-        *not_before = at;
-        Some(at - now_us)
-    }
-
-    fn node_hears(&mut self, session: SessionId, message: ToNode) {
-        let Some((id, boot)) = self.lines.get(&session).map(|line| (line.node, line.boot)) else { return };
-        let node = self.node(id);
-        if node.is_running() && node.boot == boot {
-            self.tell_node(id, Some(boot), NodeEvent::Client(session, message));
-        } else {
-            self.queue.after(1_000, Happening::ClientLost(session));
-        }
-    }
 }
 
 fn arrival(from: NodeId, item: Item) -> NodeEvent {
@@ -483,23 +379,4 @@ fn arrival(from: NodeId, item: Item) -> NodeEvent {
         Item::Forward(forward) => NodeEvent::Forward(from, forward),
         Item::Ack(ack) => NodeEvent::Ack(from, ack),
     }
-}
-
-/// Clients and their groups: accounts of the first four, then second devices of them.
-fn clients(plan: &Plan) -> Vec<Client> {
-    let account = |number: u64| if number < 4 { number } else { number - plan.conversations };
-    let of = |group: u64| (0..plan.clients).filter(move |number| number % plan.conversations == group);
-    let groups: Vec<Group> = (0..plan.conversations)
-        .map(|group| {
-            let mut accounts: Vec<AccountId> = of(group).map(|number| AccountId(100 + account(number))).collect();
-            accounts.dedup();
-            Group::new(u8::try_from(group).unwrap_or(0), &accounts)
-        })
-        .collect();
-    (0..plan.clients)
-        .filter_map(|number| {
-            let group = groups.get(usize::try_from(number % plan.conversations).ok()?)?;
-            Some(Client::new(number, AccountId(100 + account(number)), group.clone()))
-        })
-        .collect()
 }
