@@ -7,6 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-cargo build --locked --package rove-server --bins
+# The server, and that of a later day.
+cargo build --locked --package rove-server --bins --examples
 step "faults" env FAULTS_SECONDS="${FAULTS_SECONDS:-600}" FAULTS="${FAULTS:-all}" SEED="${SEED:-1}" \
     cargo test --locked --package rove-tests --test faults --quiet -- --ignored --exact every_fault_in_turn --nocapture || exit 1

@@ -26,10 +26,29 @@ pub(crate) const ASK_EVERY: Duration = Duration::from_millis(20);
 /// How long a node may take to start. Debug builds on a busy machine are slow.
 const START_WITHIN: Duration = Duration::from_secs(60);
 
+/// What a node is started with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Binary {
+    /// The server.
+    This,
+    /// The server of a later day, which applies by one version more.
+    Next,
+}
+
+impl Binary {
+    fn path(self) -> PathBuf {
+        binary(match self {
+            Self::This => "rove-server",
+            Self::Next => "examples/rove-server-next",
+        })
+    }
+}
+
 /// One node's place, whether it runs or not.
 pub(crate) struct Home {
     pub(crate) dir: PathBuf,
     pub(crate) clients: SocketAddr,
+    binary: Binary,
     child: Option<Child>,
 }
 
@@ -80,7 +99,7 @@ impl Nodes {
             trust = trust.or_else(|| said.trim().parse::<ServerAddress>().ok().map(|address| address.trust));
             run(&["pki", "node", "--ca", &ca, "--node", &node.to_string(), "--out", &text(&home)]);
             configure(&home, node, port(node, 1), &mesh);
-            homes.insert(node, Home { dir: home, clients: port(node, 0), child: None });
+            homes.insert(node, Home { dir: home, clients: port(node, 0), binary: Binary::This, child: None });
         }
         (Self { homes, trust: trust.expect("init says how clients are to trust it"), mounted: false }, mesh)
     }
@@ -111,13 +130,18 @@ impl Nodes {
         self.homes.get_mut(&node).expect("one of the three")
     }
 
+    /// It is started with this from now on.
+    pub(crate) fn install(&mut self, node: u64, binary: Binary) {
+        self.home_mut(node).binary = binary;
+    }
+
     /// Starts it; returns at once.
     pub(crate) fn start(&mut self, node: u64) {
         let home = self.home_mut(node);
         let ready = home.dir.join("ready");
         let _ = fs::remove_file(&ready);
         let log = File::options().create(true).append(true).open(home.dir.join("log")).expect("a log file");
-        let mut command = Command::new(binary("rove-server"));
+        let mut command = Command::new(home.binary.path());
         command.arg("serve").arg("--config").arg(home.dir.join("rove.toml")).arg("--ready-file").arg(ready);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         home.child = Some(child.expect("rove-server starts"));

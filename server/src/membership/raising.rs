@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rove_core::apply_version;
-use rove_core::directory::{DirectoryCommand, DirectoryOutcome};
+use rove_core::directory::DirectoryCommand;
 use rove_protocol::ids::PartitionId;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ pub async fn raise(node: Node, roster: Option<Arc<Roster>>, stop: CancellationTo
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            Ok(()) = said.changed() => {}
+            Ok(()) = said.changed() => tracing::info!(version = *said.borrow(), "the apply version is raised"),
             _ = look.tick() => {}
         }
         if let Some(roster) = &roster {
@@ -53,10 +53,8 @@ fn wanted(node: &Node, roster: Option<&Roster>) -> Option<(u16, u64)> {
 }
 
 async fn propose(node: &Node, version: u16, members: u64) {
-    match node.propose_directory(&DirectoryCommand::RaiseApplyVersion { version, members }).await {
-        Ok(DirectoryOutcome::Gated { .. }) => tracing::info!(version, "the apply version is raised"),
-        // In force already, or the members have changed: it is looked at again.
-        Ok(_) => {}
-        Err(error) => tracing::debug!(%error, "raising the apply version has to wait"),
+    // In force by now, or the members have changed: it is looked at again.
+    if let Err(error) = node.propose_directory(&DirectoryCommand::RaiseApplyVersion { version, members }).await {
+        tracing::debug!(%error, "raising the apply version has to wait");
     }
 }

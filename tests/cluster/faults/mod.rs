@@ -13,6 +13,7 @@ mod rebuild;
 mod snapshots;
 mod syncs;
 mod transfers;
+mod upgrade;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -89,7 +90,7 @@ pub(crate) const ALL: &[Fault] = &[
     fault!("F30", "a leader dies at each step of a node's rebuild", 2, rebuild::under_kills),
     fault!("F31", "storm of leadership transfers", 1, transfers::storm),
     fault!("F32", "a snapshot's install is killed", 2, snapshots::killed_installs, Some(snapshots::keep_little)),
-    fault!("F33", "mixed versions", 1, absent::versions),
+    fault!("F33", "a rolling upgrade, with two versions of apply for a while", 1, upgrade::rolling),
 ];
 
 /// The fault with this number.
@@ -107,9 +108,5 @@ mod absent {
 
     pub(super) async fn panics(_: &mut Arena, _: Instant) -> Result<Fired, String> {
         Ok(skipped("the server has no points at which it can be told to panic"))
-    }
-
-    pub(super) async fn versions(_: &mut Arena, _: Instant) -> Result<Fired, String> {
-        Ok(skipped("there is only one version so far"))
     }
 }
