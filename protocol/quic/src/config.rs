@@ -14,7 +14,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use rove_protocol::limits;
 
 /// Window of one stream towards the server: one [`limits::FRAME`]. Frames are taken out as they arrive, so a window
@@ -42,6 +42,10 @@ pub const SERVER_DATAGRAM_RECEIVE: usize = 16 * 1024;
 /// Datagrams waiting to be sent: the presence of every account a session may watch, which is 10 KiB, and typing. The
 /// oldest are dropped beyond it.
 pub const DATAGRAM_SEND: usize = 32 * 1024;
+/// Packets that a client may take without acknowledging them, if it knows how to be asked (draft-ietf-quic-ack-frequency): every third
+/// packet of a fan-out was an acknowledgement otherwise. Few enough that a window still opens steadily, and what is lost
+/// or late is acknowledged at once as ever.
+pub const ACK_AFTER: u32 = 8;
 /// Silence after which a connection is gone: three heartbeats of 20 s, like the lease of presence.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The round trip assumed until one is measured. The first retransmission comes after three of it: with RFC 9002's
@@ -75,7 +79,10 @@ fn shared() -> TransportConfig {
 /// [`SERVER_WINDOW`] with the `Welcome`.
 pub fn server_transport() -> TransportConfig {
     let mut config = shared();
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(ACK_AFTER));
     config
+        .ack_frequency_config(Some(acks))
         .max_concurrent_bidi_streams(VarInt::from_u32(limits::BIDI_STREAMS as u32))
         .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS))
         .stream_receive_window(VarInt::from_u32(SERVER_STREAM_WINDOW))
