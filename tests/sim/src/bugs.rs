@@ -37,6 +37,8 @@ bugs! {
     InstallKeepsLog = "install-keeps-log",
     /// The log begins anew after a snapshot before the snapshot's state is current.
     ResetBeforeState = "reset-before-state",
+    /// A node that has lost its disk comes back under the number that it had.
+    RebuiltUnderOldNumber = "rebuilt-under-old-number",
 }
 
 impl Bug {

@@ -71,6 +71,8 @@ kinds! {
     CrashBeforeReset = "crash-before-reset",
     /// A node crashes when the log has just begun anew after a snapshot.
     CrashAfterReset = "crash-after-reset",
+    /// A node loses its disk and comes back empty, under a new number: its replicas are taken in again. Counted when they vote.
+    Replace = "replace",
 }
 
 impl Fault {

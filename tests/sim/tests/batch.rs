@@ -16,6 +16,9 @@ const MOST_RUNS: u64 = 150;
 /// Runs with few faults but those of snapshots: a few seconds, and each of them several times.
 const SNAPSHOT_RUNS: u64 = 40;
 
+/// Runs in which nodes are replaced: a few seconds as well.
+const REPLACING_RUNS: u64 = 40;
+
 /// How long the batch goes on beyond its first runs.
 const BUDGET: Duration = Duration::from_secs(15);
 
@@ -51,6 +54,18 @@ fn nodes_that_are_sent_snapshots_while_they_crash_and_the_network_loses_them_hol
     }
     assert_eq!(batch.complaints(faults), Vec::<String>::new());
     assert!(batch.fired.of(Fault::Absence) > batch.runs, "{} snapshots", batch.fired.of(Fault::Absence));
+}
+
+#[test]
+fn nodes_that_are_replaced_one_after_the_other_while_other_faults_go_on_hold_every_invariant() {
+    let faults = "replace,snapshot-cut,crash-before-install,loss,delay,kill,partition,pause,transfer";
+    let faults = Faults::parse(faults).unwrap();
+    let mut batch = Batch::default();
+    for seed in 1..=REPLACING_RUNS {
+        batch.add(run(Options { faults, ..Options::new(seed) }));
+    }
+    assert_eq!(batch.complaints(faults), Vec::<String>::new());
+    assert!(batch.fired.of(Fault::Replace) > batch.runs / 4, "{} were replaced", batch.fired.of(Fault::Replace));
 }
 
 #[test]

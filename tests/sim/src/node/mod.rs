@@ -6,12 +6,14 @@ mod edge;
 mod snapshots;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rove_core::conversation::PartitionMachine;
 use rove_core::lane::{Lane, LaneOutputs};
+use rove_core::membership::{MemberMap, follows};
 use rove_core::replica::{
-    Committed, Install, PeerMessage, Recovered, Replica, ReplicaConfig, ReplicaRole, StepError, member_of,
+    Committed, Install, PeerMessage, Recovered, Replica, ReplicaConfig, ReplicaRole, StepError, member_of, node_of,
 };
 use rove_core::routing::{Forward, ForwardAck};
 use rove_core::store::{MemoryStore, StateStore, WriteBatch};
@@ -152,6 +154,10 @@ pub struct Node {
     flushed: MemoryStore,
     /// And with it: the snapshots that states came from last.
     installed: BTreeMap<PartitionId, Install>,
+    /// How often it has lost its disk.
+    pub rebuild: u32,
+    /// Who the nodes are, as far as it has been told.
+    pub map: Arc<MemberMap>,
     /// Starts so far.
     pub boot: u64,
     /// Milliseconds by which its wall clock is wrong.
@@ -186,12 +192,14 @@ pub struct PlaceStatus {
 
 impl Node {
     /// A node that was never started.
-    pub fn new(id: NodeId, bug: Option<Bug>) -> Self {
+    pub fn new(id: NodeId, map: &Arc<MemberMap>, bug: Option<Bug>) -> Self {
         Self {
             id,
             disk: LogDisk::new(bug),
             flushed: MemoryStore::new(),
             installed: BTreeMap::new(),
+            rebuild: 0,
+            map: Arc::clone(map),
             boot: 0,
             clock_ms: 0,
             paused: false,
@@ -233,8 +241,10 @@ impl Node {
             let applied = machine.applied();
             let installed = self.installed.get(&partition).cloned();
             let recovered = Recovered { applied, installed, ..found.remove(&partition).unwrap_or_default() };
-            let voters = NODES.iter().map(|node| member_of(*node, 0)).collect();
-            let mut config = ReplicaConfig::new(partition, member_of(self.id, 0), voters);
+            // Who comes later waits until it is taken in.
+            let founders: &[NodeId] = if self.rebuild == 0 { &NODES } else { &[] };
+            let voters = founders.iter().map(|node| member_of(*node, 0)).collect();
+            let mut config = ReplicaConfig::new(partition, member_of(self.id, self.rebuild), voters);
             let ticks = usize::try_from(self.id.0 - 1).ok().and_then(|at| context.plan.election_ticks.get(at));
             let ticks = ticks.copied().unwrap_or(10);
             config.election_ticks = ticks..ticks + 1;
@@ -289,6 +299,8 @@ impl Node {
             NodeEvent::Tick => {
                 for place in running.places.values_mut() {
                     place.lane.tick();
+                    // One that has to wait is tried again with the next tick.
+                    let _ = place.lane.follow(&self.map);
                     place.look_after_snapshots();
                 }
                 running.time_out_opens(context);
@@ -334,7 +346,10 @@ impl Node {
             NodeEvent::Transfer(to) => {
                 let leads = running.places.values_mut().filter(|place| place.lane.leads());
                 for place in leads {
-                    let _ = place.lane.replica().transfer_leadership(member_of(to, 0));
+                    let voters = place.lane.replica().group().voters;
+                    if let Some(to) = voters.into_iter().rev().find(|voter| node_of(*voter) == to) {
+                        let _ = place.lane.replica().transfer_leadership(to);
+                    }
                     context.fired.count(Fault::Transfer);
                 }
             }
@@ -409,6 +424,20 @@ impl Node {
             }
         };
         Some(running.places.iter().map(|(partition, place)| (*partition, status(place))).collect())
+    }
+
+    /// Everything that it had is gone; it comes back under another number.
+    pub fn lose_disk(&mut self, bug: Option<Bug>) {
+        (self.disk, self.flushed, self.installed) = (LogDisk::new(bug), MemoryStore::new(), BTreeMap::new());
+        self.rebuild += u32::from(bug != Some(Bug::RebuiltUnderOldNumber));
+    }
+
+    /// Whether all groups are what `map` says, as far as it has applied their logs.
+    pub fn follows(&mut self, map: &MemberMap) -> bool {
+        self.running.as_mut().is_some_and(|running| {
+            let mut places = running.places.iter_mut();
+            places.all(|(partition, place)| follows(map, *partition, &place.lane.replica().group()))
+        })
     }
 
     /// What readers see, if it runs.

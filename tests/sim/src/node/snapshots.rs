@@ -176,7 +176,9 @@ impl Running {
         if place.snapshots.capturing || place.snapshots.outgoing.is_some() {
             return;
         }
-        context.fired.count(Fault::Absence);
+        if place.lane.replica().group().voters.contains(&to) {
+            context.fired.count(Fault::Absence);
+        }
         place.snapshots.capturing = true;
         due(context.rng.between(1, 50) * 1_000, partition, Due::Capture(to), context);
     }

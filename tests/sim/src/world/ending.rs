@@ -15,6 +15,9 @@ use crate::node::Node;
 impl World {
     /// Whether nothing is on its way any more, and everybody has everything.
     pub(super) fn is_settled(&self) -> bool {
+        if self.replacing {
+            return false;
+        }
         let mut indexes: BTreeMap<PartitionId, [u64; 3]> = BTreeMap::new();
         for node in self.nodes.iter().filter(|node| !node.quarantined) {
             let Some(places) = node.status() else { return false };

@@ -81,6 +81,7 @@ impl World {
             }
             Fault::ClientCut => self.cut_client(),
             Fault::Absence => self.leave(id),
+            Fault::Replace => self.replace(id),
             Fault::SnapshotCut => {
                 for node in NODES {
                     self.node(node).cuts_snapshot = true;
@@ -96,9 +97,9 @@ impl World {
         }
     }
 
-    /// At most one disk of three rots: a second one would take the majority.
+    /// At most one disk of three rots, and none while another is being replaced: a second one would take the majority.
     fn rot(&mut self, id: NodeId) {
-        if self.nodes.iter().any(|node| node.disk.is_rotten()) || !self.node(id).is_running() {
+        if self.replacing || self.nodes.iter().any(|node| node.disk.is_rotten()) || !self.node(id).is_running() {
             return;
         }
         self.crash(id, Crash::Kill, false);

@@ -3,12 +3,15 @@
 mod ending;
 mod faults;
 mod lines;
+mod members;
 mod stops;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hash;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use rove_core::membership::MemberMap;
 use rove_core::routing::{Forward, ForwardAck};
 use rove_protocol::ids::{NodeId, PartitionId};
 use xxhash_rust::xxh3::Xxh3;
@@ -46,6 +49,8 @@ enum Happening {
     Unblocked(NodeId, NodeId),
     Links,
     Restart(NodeId),
+    /// A node hears who the nodes are.
+    Told(NodeId, Arc<MemberMap>),
     Fault,
     Cure(Cure),
     ClientWake(usize),
@@ -93,6 +98,9 @@ pub struct World {
     queue: crate::queue::Queue<Happening>,
     nodes: Vec<Node>,
     network: Network,
+    /// Who the nodes are; and whether the groups do not follow it yet.
+    map: Arc<MemberMap>,
+    replacing: bool,
     /// Arrived, but the path is blocked.
     held: BTreeMap<(NodeId, NodeId), VecDeque<(u64, Item)>>,
     /// What happens to nodes that stand still.
@@ -119,12 +127,15 @@ impl World {
         let mut rng = Rng::new(options.seed);
         let plan = Plan::of(&options, &mut rng);
         let clients = clients(&plan);
+        let map = members::founded(plan.partitions);
         let mut world = Self {
             options,
             rng,
             queue: crate::queue::Queue::default(),
-            nodes: NODES.iter().map(|id| Node::new(*id, options.bug)).collect(),
+            nodes: NODES.iter().map(|id| Node::new(*id, &map, options.bug)).collect(),
             network: Network::new(plan.latency_us),
+            map,
+            replacing: false,
             held: BTreeMap::new(),
             deferred: BTreeMap::new(),
             clients,
@@ -225,6 +236,7 @@ impl World {
             Happening::Unblocked(from, to) => self.deliver(from, to),
             Happening::Links => self.look_after_links(),
             Happening::Restart(node) => self.restart(node),
+            Happening::Told(node, map) => self.told(node, map),
             Happening::Fault => {
                 if !self.healed {
                     self.fault();
@@ -370,6 +382,7 @@ impl World {
             self.tell_node(made.one, None, NodeEvent::LinkUp(made.other));
             self.tell_node(made.other, None, NodeEvent::LinkUp(made.one));
         }
+        self.look_after_members();
         self.queue.after(LINKS_EVERY_US, Happening::Links);
     }
 }
