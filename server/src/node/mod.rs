@@ -13,7 +13,7 @@
 //! stage from what queued up while the stage was busy. Every channel is bounded and the thread that could be blocked by two of them
 //! holds credits instead: the replica thread hands out at most a fixed number of rounds, so that handing one out never blocks, and the
 //! writers' reports always find it listening. On the way of a post the channels are tokio's, also between threads: a receiver sleeps at
-//! once when there is nothing, and does not call `sched_yield` first (three times for each post, with those of crossbeam). A thread
+//! once when there is nothing, and does not call `sched_yield` first (two or three times for each post, with those of crossbeam). A thread
 //! that fails or panics takes the node down: [`NodeRunner::failed`] resolves and the process ends; the log holds whatever was
 //! acknowledged.
 

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use rove_benches::load::error::io;
 use rove_benches::load::poster::Known;
 use rove_benches::load::session::Handshake;
 use rove_benches::load::{Credentials, Dialer, LoadError, Pace, Path, Poster, Service, Weather, echo};
@@ -13,6 +14,7 @@ use rove_benches::{Histogram, Report, Schedule, Span, digits, sample};
 use rove_protocol::ids::{ConversationId, WriterId};
 use rove_protocol::limits;
 use rove_protocol::message::Open;
+use tokio::task::JoinSet;
 
 use crate::latency::{self, AllHeard};
 use crate::run::{self, Coming, Place, Times};
@@ -23,8 +25,8 @@ use crate::run::{self, Coming, Place, Times};
   rove-bench path --rtt 200 --loss 3
   rove-bench --nodes 3 path --seconds 60")]
 pub(crate) struct Args {
-    /// Milliseconds there and back
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(2..=5_000))]
+    /// Milliseconds there and back: so long that the posts on their way are no more than a writer may have unanswered
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(2..=500))]
     rtt: u64,
 
     /// Percent of the datagrams that are lost, each way, while posts are delivered
@@ -51,9 +53,8 @@ pub(crate) struct Args {
 const PAIRS: u32 = 10;
 /// Between the posts of a device that changes its network.
 const EVERY: Duration = Duration::from_millis(10);
-/// What it posts before the change, and after it: longer than any path that may be asked for needs to settle.
-const BEFORE: Duration = Duration::from_millis(500);
-const AFTER: Duration = Duration::from_secs(1);
+/// How long it posts before the change, and half as long as after it, at least; a long path has ten round trips to settle in.
+const SETTLES: Duration = Duration::from_millis(500);
 
 fn percent(text: &str) -> Result<f64, String> {
     let percent: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
@@ -82,7 +83,7 @@ async fn measure(service: &Service, accounts: &[Credentials], args: &Args) -> Re
             .times(format!("{name}: connect → first post acknowledged"), key, &times)
             .detail(&format!("{key}_otherwise"), otherwise);
     }
-    let silences = home.change(&dialer, args.times).await?;
+    let silences = home.change(&dialer, args.times, SETTLES.max(10 * round_trip)).await?;
     report = report.times("change of network: extra silence", "change", &silences).figure(
         "at most",
         format!("{} ms", digits(silences.max().as_secs_f64() * 1e3)),
@@ -153,21 +154,21 @@ impl Home {
     }
 
     /// Changes its socket in the middle of a conversation, again and again. How much longer than usual it heard nothing each time.
-    async fn change(&mut self, dialer: &Dialer, times: u32) -> Result<Histogram, LoadError> {
+    async fn change(&mut self, dialer: &Dialer, times: u32, settles: Duration) -> Result<Histogram, LoadError> {
         let session = dialer.session(&self.account).await?;
         let (writer, after) = (self.writer, self.known.seq);
         let mut stream = session.open_after(self.conversation, writer, after, after).await?;
         let mut silences = Histogram::new();
         for _ in 0..times {
             let start = Instant::now();
-            let posts = u64::try_from((BEFORE + AFTER).as_millis() / EVERY.as_millis()).unwrap_or(u64::MAX);
+            let posts = u64::try_from(3 * settles.as_millis() / EVERY.as_millis()).unwrap_or(u64::MAX);
             let pace = Schedule::new(start, 1.0 / EVERY.as_secs_f64(), posts);
-            let pace = Pace::Due(pace.map_err(rove_benches::load::error::io("making a schedule"))?);
+            let pace = Pace::Due(pace.map_err(io("making a schedule"))?);
             // Until the answers are a steady stream nothing is measured.
-            let span = Span::new(start, BEFORE / 2, BEFORE / 2 + AFTER / 2);
+            let span = Span::new(start, settles / 2, settles + settles / 2);
             let mut poster = Poster::new(pace, span, limits::UNANSWERED_POSTS).going_on(self.known);
             let change = async {
-                tokio::time::sleep_until((start + BEFORE).into()).await;
+                tokio::time::sleep_until((start + settles).into()).await;
                 dialer.rebind()
             };
             tokio::try_join!(poster.run(&mut stream), change)?;
@@ -201,13 +202,15 @@ async fn deliver(
 /// What QUIC alone does on such a path, with as many connections at the same rate.
 async fn bare(args: &Args, weather: Weather) -> Result<Histogram, LoadError> {
     let (endpoint, pin) = echo::server()?;
-    let address = endpoint.local_addr().map_err(rove_benches::load::error::io("looking at a socket"))?;
+    let address = endpoint.local_addr().map_err(io("looking at a socket"))?;
     let path =
         Path::start((std::net::Ipv4Addr::LOCALHOST, address.port()).into(), weather, args.seed ^ 3 << 32).await?;
-    let serving = tokio::spawn(echo::serve(endpoint));
+    // Ends with this.
+    let mut serving = JoinSet::new();
+    serving.spawn(echo::serve(endpoint));
     let (start, rate, parts) = (Instant::now(), f64::from(args.rate), u64::from(PAIRS));
     let span = args.span.span(start);
-    let mut echoes = tokio::task::JoinSet::new();
+    let mut echoes = JoinSet::new();
     for part in 0..parts {
         let dialer = echo::EchoDialer::new(path.address(), pin)?;
         let plan = Coming::default().share(start, rate, span.works(start, rate), part, parts)?;
@@ -218,6 +221,5 @@ async fn bare(args: &Args, weather: Weather) -> Result<Histogram, LoadError> {
     while let Some(ended) = echoes.join_next().await {
         times.add(&run::joined(ended)?.times);
     }
-    serving.abort();
     Ok(times)
 }
