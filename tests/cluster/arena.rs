@@ -286,11 +286,12 @@ impl Arena {
     }
 }
 
-/// A thread that panics: but for the log's library, which does so on purpose where a sync has failed.
+/// A thread that panics: but for the log's library, which does so on purpose where a sync has failed, and for those that were told to.
 fn is_a_bug(line: &str) -> bool {
     let fails_to_sync =
         line.contains("raft-engine") && line.contains("log_file.rs") || line.contains("error: \"fdatasync\"");
-    line.contains("panicked") && !fails_to_sync
+    let was_told = line.contains("crash_points.rs") || line.contains(crate::faults::CRASH_AT);
+    line.contains("panicked") && !fails_to_sync && !was_told
 }
 
 /// Signs up a few accounts, each with some devices.

@@ -82,6 +82,11 @@ async fn a_node_is_rebuilt_whoever_dies_on_the_way() {
     short("F30").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_panics_between_two_steps_ends_and_loses_nothing() {
+    short("F8").await;
+}
+
 /// What the environment says, or this.
 fn setting(name: &str, otherwise: u64) -> u64 {
     match std::env::var(name) {

@@ -137,11 +137,17 @@ impl Nodes {
 
     /// Starts it; returns at once.
     pub(crate) fn start(&mut self, node: u64) {
+        self.start_with(node, None);
+    }
+
+    /// The same, with a variable in its environment.
+    pub(crate) fn start_with(&mut self, node: u64, variable: Option<(&str, String)>) {
         let home = self.home_mut(node);
         let ready = home.dir.join("ready");
         let _ = fs::remove_file(&ready);
         let log = File::options().create(true).append(true).open(home.dir.join("log")).expect("a log file");
         let mut command = Command::new(home.binary.path());
+        command.envs(variable);
         command.arg("serve").arg("--config").arg(home.dir.join("rove.toml")).arg("--ready-file").arg(ready);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         home.child = Some(child.expect("rove-server starts"));

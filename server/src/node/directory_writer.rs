@@ -11,6 +11,7 @@ use rove_core::directory::{DirectoryEffect, DirectoryError, DirectoryOutcome, Di
 use rove_core::replica::{Committed, Install};
 use tokio::sync::mpsc::Receiver;
 
+use super::crash_points::Point;
 use super::error::FatalError;
 use super::handle::{DIRECTORY, Shared};
 use super::machine::DirectoryState;
@@ -62,6 +63,7 @@ impl<D: DirectoryState> DirectoryWriter<D> {
                     let _ = reports.blocking_send(Report::DirectoryApplied(applied));
                     let Some((install, staged)) = install else { continue };
                     self.install(staged, &install).map_err(failed)?;
+                    self.shared.crash_points.passed(Point::Installed);
                     Report::Installed { partition: DIRECTORY, state_hash: self.directory.state_hash() }
                 }
                 DirectoryWork::Checkpoint => {
@@ -83,6 +85,7 @@ impl<D: DirectoryState> DirectoryWriter<D> {
         let Some(last) = entries.last() else { return Ok(None) };
         let mut effects = Vec::new();
         self.directory.apply(entries, &mut effects)?;
+        self.shared.crash_points.passed(Point::DirectoryApplied);
         NodeStats::add(&self.shared.stats.directory_entries_applied, entries.len() as u64);
         for effect in &effects {
             self.tell(effect);

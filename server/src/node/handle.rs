@@ -19,6 +19,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::admission::Admission;
 use super::config::NodeConfig;
+use super::crash_points::CrashPoints;
 use super::error::{CallError, FatalError, ProposeError, StartError};
 use super::members::SharedMembers;
 use super::peers::{NoPeers, inbox};
@@ -77,6 +78,8 @@ pub(super) struct Shared {
     pub(super) applies: ApplyVersions,
     /// The one that is in force, as far as the directory is applied here.
     pub(super) apply_version: watch::Sender<u16>,
+    /// Where it is told to panic, in tests.
+    pub(super) crash_points: CrashPoints,
 }
 
 impl Shared {

@@ -8,6 +8,7 @@ use rove_core::replica::{Persist, Truncated};
 use rove_protocol::ids::PartitionId;
 use tokio::sync::mpsc::Receiver;
 
+use super::crash_points::Point;
 use super::error::FatalError;
 use super::handle::Shared;
 use super::replica_thread::{Report, Reports};
@@ -77,6 +78,7 @@ pub(super) fn run(
             synced.lock().clone_from(&written_to);
             NodeStats::add(&shared.stats.log_syncs, 1);
             NodeStats::add_time(&shared.stats.log_sync_nanos, time);
+            shared.crash_points.passed(Point::Persisted);
         }
         // Nobody listens only when the replica thread has ended: then the channel of rounds ends as well.
         let _ = reports.blocking_send(Report::Persisted { tickets, rounds: merged });

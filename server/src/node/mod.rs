@@ -19,6 +19,7 @@
 
 mod admission;
 mod config;
+mod crash_points;
 mod directory_writer;
 mod error;
 mod flusher;

@@ -23,6 +23,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::admission::Admission;
 use super::config::{MAX_PARTITIONS, NodeConfig};
+use super::crash_points::CrashPoints;
 use super::directory_writer::DirectoryWriter;
 use super::error::StartError;
 use super::flusher::Flusher;
@@ -208,7 +209,7 @@ fn run(
     let mut gates_reader = readers.pop().ok_or_else(|| StartError::Config("read_threads".to_owned()))?;
     let members = gates_reader.rows().and_then(DirectoryRead::members);
     let members = members.map_err(|error| StartError::Directory(error.to_string()))?;
-    let shared = shared(&config, identity, map.shards.clone(), members, directory.apply_version());
+    let shared = shared(&config, identity, map.shards.clone(), members, directory.apply_version())?;
     let stats = Arc::clone(&shared.stats);
     let (log, state, synced) = (Arc::new(log), Arc::new(state), Arc::new(Mutex::new(synced)));
     let mut supervisor = Supervisor::new(Arc::clone(&shared));
@@ -309,8 +310,8 @@ fn shared(
     shards: ShardMap,
     members: Option<MemberMap>,
     apply_version: u16,
-) -> Arc<Shared> {
-    Arc::new(Shared {
+) -> Result<Arc<Shared>, StartError> {
+    Ok(Arc::new(Shared {
         id: config.node_id,
         boot: identity.incarnation,
         partitions: config.partitions,
@@ -328,7 +329,8 @@ fn shared(
         members: SharedMembers::new(members),
         applies: config.applies,
         apply_version: watch::Sender::new(apply_version),
-    })
+        crash_points: CrashPoints::from_environment()?,
+    }))
 }
 
 fn check(config: &NodeConfig) -> Result<(), StartError> {

@@ -12,6 +12,7 @@ use rove_core::store::WriteBatch;
 use rove_protocol::ids::PartitionId;
 use tokio::sync::mpsc::Receiver;
 
+use super::crash_points::Point;
 use super::error::FatalError;
 use super::handle::Shared;
 use super::machine::{Applier, ConversationState};
@@ -65,6 +66,7 @@ impl<S: ConversationState> StateWriter<S> {
                     let _ = reports.blocking_send(Report::Applied { partitions: self.news(), rounds: 0 });
                     for (install, staging) in &round.installs {
                         let state_hash = self.install(install, staging)?;
+                        self.shared.crash_points.passed(Point::Installed);
                         let _ = reports.blocking_send(Report::Installed { partition: staging.partition(), state_hash });
                     }
                 }
@@ -137,6 +139,7 @@ impl<S: ConversationState> StateWriter<S> {
         let partition = self.appliers.first().map_or(PartitionId(0), |applier| applier.partition);
         self.state.write(&batch).map_err(|error| FatalError::Apply { partition, message: error.to_string() })?;
         NodeStats::add(&self.shared.stats.apply_rounds, 1);
+        self.shared.crash_points.passed(Point::Applied);
         for applier in &mut self.appliers {
             if !applier.effects.is_empty() {
                 answer(&self.shared, &applier.effects, &mut applier.answered);

@@ -8,6 +8,7 @@ mod full;
 mod kills;
 mod links;
 mod old;
+mod panics;
 mod power;
 mod rebuild;
 mod snapshots;
@@ -21,6 +22,8 @@ use std::pin::Pin;
 use tokio::time::Instant;
 
 use crate::arena::{Arena, Before};
+
+pub(crate) use panics::CRASH_AT;
 
 /// What came of injecting a fault until the time was over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +74,8 @@ pub(crate) const ALL: &[Fault] = &[
     fault!("F3", "SIGKILL of all nodes at once", 2, kills::all),
     fault!("F4", "SIGSTOP of a leader for two election time-outs", 1, kills::pause),
     fault!("F4s", "SIGSTOP until it needs a snapshot", 1, snapshots::paused, Some(snapshots::keep_little)),
-    fault!("F8", "panic between two steps", 1, absent::panics),
+    fault!("F8", "panic between two steps", 1, panics::between_steps),
+    fault!("F8s", "panic after a snapshot's install", 1, panics::after_install, Some(snapshots::keep_little)),
     fault!("F10", "power loss on one node", 1, power::one, Some(power::mount)),
     fault!("F11", "power loss on all nodes at once", 2, power::all, Some(power::mount)),
     fault!("F13", "a sync of the disk fails once", 1, syncs::fail_once),
@@ -96,17 +100,4 @@ pub(crate) const ALL: &[Fault] = &[
 /// The fault with this number.
 pub(crate) fn named(id: &str) -> Option<Fault> {
     ALL.iter().find(|fault| fault.id.eq_ignore_ascii_case(id)).copied()
-}
-
-/// Faults that nothing here can inject yet.
-mod absent {
-    use super::{Arena, Fired, Instant};
-
-    fn skipped(why: &str) -> Fired {
-        Fired::Skipped(why.to_owned())
-    }
-
-    pub(super) async fn panics(_: &mut Arena, _: Instant) -> Result<Fired, String> {
-        Ok(skipped("the server has no points at which it can be told to panic"))
-    }
 }

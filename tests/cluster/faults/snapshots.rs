@@ -16,7 +16,7 @@ const AWAY: Duration = Duration::from_secs(4);
 /// A snapshot begins within this: the node starts, the connection comes back, and the leader notices.
 const BEGINS_WITHIN: Duration = Duration::from_secs(20);
 /// All partitions have come, one after the other, and what was written meanwhile.
-const CATCHES_UP_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const CATCHES_UP_WITHIN: Duration = Duration::from_secs(60);
 /// A few hundred kilobytes take about a second, so that there is a middle to be killed in.
 const PACED: Rule = Rule { cut: false, loss: 0, twice: 0, jitter_ms: 0, rate: 4_000_000 };
 /// As in F26: what everybody writes is already more than this carries.
@@ -46,7 +46,7 @@ pub(super) fn keep_little(nodes: &mut Nodes) -> Result<(), String> {
 }
 
 /// Kills a node that leads little, and lets the others go on without it. Returns it, and where its log ended.
-async fn away(arena: &mut Arena) -> (u64, usize) {
+pub(super) async fn away(arena: &mut Arena) -> (u64, usize) {
     let node = NODES.into_iter().min_by_key(|node| arena.watch.led_by(*node).len()).unwrap_or(3);
     arena.nodes.kill(node);
     arena.pass(AWAY).await;
