@@ -13,7 +13,7 @@ use crate::nodes::NODES;
 const PAUSE: Duration = Duration::from_secs(1);
 /// Partitions must take posts again within this after a kill, or the run has failed. What is aimed at is twice the election time-out,
 /// which is a second; the distribution is reported, and this only ends the wait.
-const RECOVERS_WITHIN: Duration = Duration::from_secs(20);
+pub(super) const RECOVERS_WITHIN: Duration = Duration::from_secs(20);
 
 /// F1: whoever leads most dies. The others must take posts on the partitions it led; then it comes back.
 pub(super) async fn leader(arena: &mut Arena, until: Instant) -> Result<Fired, String> {

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Fired, snapshots};
+use super::{Fired, kills, snapshots};
 use crate::api::Api;
 use crate::arena::Arena;
 
@@ -22,8 +22,6 @@ const POINTS: [(&str, u64); 3] = [("persisted", 300), ("applied", 300), ("direct
 const INSTALLS: u64 = 3;
 /// A debug build starts on a busy machine, and then passes the point often enough.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
-/// As after a kill.
-const IN_STEP_WITHIN: Duration = Duration::from_secs(20);
 /// Often enough for the directory's point, and little beside the load.
 const SIGNS_UP_EVERY: Duration = Duration::from_millis(200);
 
@@ -74,7 +72,7 @@ pub(super) async fn between_steps(arena: &mut Arena, until: Instant) -> Result<F
             arena.nodes.start(node);
             arena.nodes.serves(node).await?;
             let what = format!("node {node} is in step again after {told}");
-            arena.until(&what, IN_STEP_WITHIN, |arena| arena.watch.in_step(node)).await?;
+            arena.until(&what, kills::RECOVERS_WITHIN, |arena| arena.watch.in_step(node)).await?;
         }
         arena.accepts_everywhere().await?;
     }
