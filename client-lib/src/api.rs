@@ -179,10 +179,11 @@ async fn once(network: &Network, server: &ServerAddress, call: &Call<'_>, key: &
         }
         let request = request.body(()).map_err(|error| Error::InvalidArgument(error.to_string()))?;
         let mut stream = requests.send_request(request).await.map_err(lost)?;
+        // A server may answer without reading to the end (RFC 9114, section 4.1): what it says counts, not that it stopped.
         if let Some(body) = &call.body {
-            stream.send_data(Bytes::copy_from_slice(body)).await.map_err(lost)?;
+            let _ = stream.send_data(Bytes::copy_from_slice(body)).await;
         }
-        stream.finish().await.map_err(lost)?;
+        let _ = stream.finish().await;
         let response = stream.recv_response().await.map_err(lost)?;
         let mut answer = Vec::new();
         while let Some(mut chunk) = stream.recv_data().await.map_err(lost)? {

@@ -55,7 +55,9 @@ impl Api {
             .body(())
             .map_err(|error| error.to_string())?;
         let mut stream = self.sender.send_request(request).await.map_err(|error| error.to_string())?;
-        stream.send_data(body).await.map_err(|error| error.to_string())?;
+        if !body.is_empty() {
+            stream.send_data(body).await.map_err(|error| error.to_string())?;
+        }
         stream.finish().await.map_err(|error| error.to_string())?;
         let status = stream.recv_response().await.map_err(|error| error.to_string())?.status();
         let mut bytes = Vec::new();

@@ -121,7 +121,9 @@ async fn exchange(
         .body(())
         .expect("a valid request");
     let mut stream = sender.send_request(request).await.expect("the request is sent");
-    stream.send_data(body).await.expect("the body is sent");
+    if !body.is_empty() {
+        stream.send_data(body).await.expect("the body is sent");
+    }
     stream.finish().await.expect("the body ends");
     let response = stream.recv_response().await.expect("a response");
     let mut bytes = Vec::new();

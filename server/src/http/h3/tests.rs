@@ -99,6 +99,24 @@ async fn requests_are_answered_and_a_body_that_is_too_large_is_refused() {
 }
 
 #[tokio::test]
+async fn an_empty_piece_is_not_the_end_of_a_body() {
+    let pair = Pair::new(echo()).await;
+    let mut client = pair.client().await;
+    let request = Request::post("https://localhost/echo").body(()).unwrap();
+    let mut stream = client.sender.send_request(request).await.unwrap();
+    for piece in ["", "on ", "", "", "and ", "", "on", ""] {
+        stream.send_data(Bytes::from_static(piece.as_bytes())).await.expect("the server reads to the end");
+    }
+    stream.finish().await.expect("the server reads to the end");
+    within("a response", stream.recv_response()).await.unwrap();
+    let mut answer = Vec::new();
+    while let Some(mut chunk) = within("an echo", stream.recv_data()).await.unwrap() {
+        answer.extend_from_slice(&chunk.copy_to_bytes(chunk.remaining()));
+    }
+    assert_eq!(answer, b"on and on");
+}
+
+#[tokio::test]
 async fn on_shutdown_the_request_under_way_is_answered_and_the_connection_ends() {
     let (began, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (began_there, go_on_there) = (began.clone(), go_on.clone());
