@@ -59,7 +59,7 @@ pub(super) enum RunError {
     Cluster(#[from] ClusterError),
     #[error("this node does not take part: {0}")]
     Out(FormationError),
-    #[error("the node cannot go on: {0}")]
+    #[error("the node cannot go on: {0}; {advice}", advice = .0.advice())]
     Fatal(#[from] FatalError),
     #[error("the HTTP API cannot start: the system gives no randomness")]
     Randomness,

@@ -170,6 +170,17 @@ pub enum StartError {
         /// Why.
         reason: ReplicaError,
     },
+    /// It was seen while the node ran that the data directory has forgotten something.
+    #[error(
+        "data directory {path} is quarantined: {reason}; it cannot be trusted, whatever it looks like now: {}",
+        crate::storage::REBUILD
+    )]
+    Distrusted {
+        /// Which directory.
+        path: PathBuf,
+        /// What was seen.
+        reason: String,
+    },
     /// The binary is too old, or too new, for what was applied with the data directory.
     #[error("data directory {path}: {why}. Nothing is damaged: do not delete anything")]
     CannotApply {
@@ -179,14 +190,10 @@ pub enum StartError {
         why: CannotApply,
     },
     /// The conversation state (RocksDB) cannot be opened or read.
-    #[error(
-        "conversation state: {0}; if its files are damaged or gone, check the disk and put the data directory back as it was last"
-    )]
+    #[error("conversation state: {0}; if its files are damaged or gone, check the disk, and {rebuild}", rebuild = crate::storage::REBUILD)]
     State(String),
     /// The directory (SQLite) cannot be opened or read.
-    #[error(
-        "directory: {0}; if its files are damaged or gone, check the disk and put the data directory back as it was last"
-    )]
+    #[error("directory: {0}; if its files are damaged or gone, check the disk, and {rebuild}", rebuild = crate::storage::REBUILD)]
     Directory(String),
     /// A thread could not be started.
     #[error("thread {name}: {source}; the system is out of threads or memory")]
@@ -198,7 +205,8 @@ pub enum StartError {
     },
 }
 
-/// Why a running node cannot go on. The process must end: what is durable is replayed at the next start.
+/// Why a running node cannot go on. The process must end: what is durable is replayed at the next start. Its text says what happened,
+/// [`FatalError::advice`] what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum FatalError {
     /// A write or a sync of the raft log failed: nobody knows what reached the disk, so nothing may be acknowledged any more.
@@ -234,4 +242,24 @@ pub enum FatalError {
         /// The panic's message.
         message: String,
     },
+}
+
+/// What was being done is done again by the next start.
+const START_AGAIN: &str =
+    "check the disk (`dmesg`, free space), then start the node again: what it had acknowledged is in its log";
+
+impl FatalError {
+    /// What whoever runs the node does about it.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::RaftLog(_) | Self::Watermark(_) | Self::Apply { .. } | Self::Flush(_) => START_AGAIN,
+            Self::Replica { reason, .. } if reason.is_of_the_disk() => crate::storage::REBUILD,
+            Self::Replica { .. } => {
+                "look at the logs of the other nodes: one of them may have lost something; keep this data directory until that is known"
+            }
+            Self::Panicked { .. } => {
+                "a bug, or a disk that failed a write (`dmesg`); start the node again: what it had acknowledged is in its log"
+            }
+        }
+    }
 }

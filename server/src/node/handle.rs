@@ -31,6 +31,7 @@ use super::start::Opened;
 use super::stats::{NodeStats, PartitionStats};
 use super::supervisor::Supervisor;
 use super::tickets::{TicketTable, Waiter};
+use crate::storage::quarantine::Quarantine;
 use crate::storage::state::StateDb;
 
 /// The directory's partition.
@@ -78,6 +79,8 @@ pub(super) struct Shared {
     pub(super) applies: ApplyVersions,
     /// The one that is in force, as far as the directory is applied here.
     pub(super) apply_version: watch::Sender<u16>,
+    /// Where it is written down that the data directory is not to be trusted.
+    pub(super) quarantine: Quarantine,
     /// Where it is told to panic, in tests.
     pub(super) crash_points: CrashPoints,
 }

@@ -39,6 +39,7 @@ use super::supervisor::{Stage, Supervisor};
 use super::tickets::TicketTable;
 use super::{gates, log_writer, raft_logger, read_pool};
 use crate::storage::directory::{DirectoryDb, DirectoryFiles, DirectoryReader};
+use crate::storage::quarantine::Quarantine;
 use crate::storage::raft_log::{Identity, RaftLog};
 use crate::storage::state::{StateDb, StateOptions};
 use crate::storage::watermark::{Synced, Watermark};
@@ -124,6 +125,7 @@ impl Opened {
 fn open(config: NodeConfig) -> Result<Opened, StartError> {
     check(&config)?;
     let lock = lock(&config.data_dir)?;
+    trusted(&config.data_dir)?;
     let log = RaftLog::open(&config.data_dir.join("raft"))?;
     // What is found in the log is on disk from here on: the identity is written and synced after it.
     let identity = identify(&log, &config)?;
@@ -329,6 +331,7 @@ fn shared(
         members: SharedMembers::new(members),
         applies: config.applies,
         apply_version: watch::Sender::new(apply_version),
+        quarantine: Quarantine::of(&config.data_dir),
         crash_points: CrashPoints::from_environment()?,
     }))
 }
@@ -365,6 +368,16 @@ fn lock(dir: &Path) -> Result<File, StartError> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StartError::InUse { path: dir.to_owned() }),
         Err(TryLockError::Error(source)) => Err(error(source)),
+    }
+}
+
+/// Makes sure that nothing was held against the directory while a node ran with it.
+fn trusted(dir: &Path) -> Result<(), StartError> {
+    let path = dir.to_owned();
+    match Quarantine::of(dir).reason() {
+        Ok(None) => Ok(()),
+        Ok(Some(reason)) => Err(StartError::Distrusted { path, reason }),
+        Err(source) => Err(StartError::DataDir { path, source }),
     }
 }
 

@@ -142,12 +142,25 @@ impl End {
             Ok(Err(error)) => error,
             Err(panic) => FatalError::Panicked { name, message: message(panic.as_ref()) },
         };
-        tracing::error!(thread = name, %error, "the node cannot go on");
+        tracing::error!(thread = name, %error, "the node cannot go on: {}", error.advice());
+        self.remember(&error);
         self.shared.killed.store(true, Ordering::Release);
         self.shared.enter(Phase::Stopping);
         // Full only if others failed first.
         let _ = self.report.try_send(error);
         self.shared.tickets.abandon_all();
+    }
+}
+
+impl End {
+    /// What the next start would not see by itself.
+    fn remember(&self, error: &FatalError) {
+        let FatalError::Replica { reason, .. } = error else { return };
+        if reason.is_of_the_disk()
+            && let Err(source) = self.shared.quarantine.mark(&error.to_string())
+        {
+            tracing::error!(error = %source, "it could not be written down that the data directory is not to be trusted");
+        }
     }
 }
 

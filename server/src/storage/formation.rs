@@ -18,7 +18,7 @@ const MAX_BYTES: u64 = 256 * 1024;
 
 /// Why it cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: {source}; check the disk; if the file is damaged, restore it from a backup")]
+#[error("{path}: {source}; check the disk; if the file is damaged, {}", super::REBUILD)]
 pub struct FormationFileError {
     path: PathBuf,
     source: io::Error,

@@ -3,6 +3,7 @@
 pub mod directory;
 pub mod formation;
 mod installed;
+pub mod quarantine;
 pub mod raft_log;
 pub mod space;
 pub mod state;

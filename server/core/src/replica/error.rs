@@ -99,6 +99,28 @@ pub enum ReplicaError {
     Raft(String),
 }
 
+impl ReplicaError {
+    /// Whether the disk has not kept what it was given: the replica is no better after another start, whatever that finds.
+    pub fn is_of_the_disk(&self) -> bool {
+        match self {
+            Self::Gap { .. }
+            | Self::TermWentBack { .. }
+            | Self::StaleHardState { .. }
+            | Self::LogLost { .. }
+            | Self::StateLost { .. } => true,
+            // A setting, a version that is too old, a peer that has lost something, or a bug.
+            Self::Config(_)
+            | Self::NotMember { .. }
+            | Self::AppliedTooFar { .. }
+            | Self::AppliedWentBack { .. }
+            | Self::UnknownEntry { .. }
+            | Self::Members { .. }
+            | Self::Contradicted { .. }
+            | Self::Raft(_) => false,
+        }
+    }
+}
+
 /// A proposal was not appended. Nothing was consumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {

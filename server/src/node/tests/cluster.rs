@@ -1,13 +1,13 @@
 //! Three nodes in one process, each on a disk of its own, joined by memory instead of a network.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use rove_core::formation::StoreId;
 use rove_core::membership::MemberMap;
-use rove_core::replica::{ConfState, Install, PeerMessage, member_of};
+use rove_core::replica::{ConfState, Install, PeerMessage, ReplicaError, member_of};
 use rove_core::routing::{Forward, ForwardAck};
 
 use super::handle::DIRECTORY;
@@ -136,15 +136,19 @@ impl World {
         self.start_with(id, rebuild, false);
     }
 
-    fn start_with(&mut self, id: NodeId, rebuild: u32, disk_low: bool) {
-        let config = NodeConfig {
+    fn config(&self, id: NodeId) -> NodeConfig {
+        NodeConfig {
             partitions: 2,
             read_threads: 1,
             members: (1..=3).map(NodeId).collect(),
             keep_for_peers: 5,
             flush_every: Duration::ZERO,
             ..NodeConfig::new(self.path(id), id)
-        };
+        }
+    }
+
+    fn start_with(&mut self, id: NodeId, rebuild: u32, disk_low: bool) {
+        let config = self.config(id);
         let (inbox, mail) = inbox();
         let side = Side { me: id, net: Arc::clone(&self.net) };
         let mut sinks = Sinks::none();
@@ -300,6 +304,46 @@ async fn a_node_with_an_empty_disk_is_rebuilt_from_snapshots() {
     assert!(installed >= 3, "{installed} snapshots for the directory and two partitions");
     seq(post(world.node(3), id, ALICE, 1, 2)).await;
     world.agree().await;
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let there = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &there);
+        } else {
+            std::fs::copy(&path, &there).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_hears_from_a_leader_what_its_disk_has_forgotten_ends_and_never_starts_with_that_disk_again() {
+    let mut world = World::new().await;
+    let id = create(world.node(1), ALICE, BOB).await;
+    world.agree().await;
+    world.kill(NodeId(3)).await;
+    let (path, old) = (world.path(NodeId(3)), world.dir.path().join("old"));
+    copy(&path, &old);
+    world.start(NodeId(3));
+    seq(post(world.node(1), id, ALICE, 1, 1)).await;
+    world.agree().await;
+    world.kill(NodeId(3)).await;
+    std::fs::remove_dir_all(&path).unwrap();
+    std::fs::rename(&old, &path).unwrap();
+    world.start(NodeId(3));
+    let (_, runner) = world.nodes.get_mut(&NodeId(3)).unwrap();
+    let error = tokio::time::timeout(PATIENCE, runner.failed()).await.expect("it goes on without what it acknowledged");
+    assert!(matches!(&error, FatalError::Replica { reason: ReplicaError::LogLost { .. }, .. }), "{error}");
+    assert!(error.advice().contains("cluster replace"), "{}", error.advice());
+    world.kill(NodeId(3)).await;
+    let refused = Opened::open(world.config(NodeId(3))).err().expect("it starts as if nothing had been");
+    let said = refused.to_string();
+    assert!(said.contains("quarantined") && said.contains("the log ends at"), "{said}");
+    assert!(said.contains("cluster replace"), "{said}");
+    seq(post(world.node(1), id, ALICE, 1, 2)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
