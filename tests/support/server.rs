@@ -60,13 +60,12 @@ pub struct Starting {
 impl Starting {
     /// Starts a server on what `dir` has.
     pub(crate) fn spawn(dir: PathBuf, ports: Option<(SocketAddr, SocketAddr)>) -> Self {
-        Self::spawn_as(&binary("rove-server"), dir, ports)
+        Self::spawn_as(Command::new(binary("rove-server")), dir, ports)
     }
 
-    /// The same of another binary.
-    fn spawn_as(binary: &Path, dir: PathBuf, ports: Option<(SocketAddr, SocketAddr)>) -> Self {
+    /// The same of another binary, or in another environment.
+    fn spawn_as(mut command: Command, dir: PathBuf, ports: Option<(SocketAddr, SocketAddr)>) -> Self {
         let log = File::options().create(true).append(true).open(dir.join("log")).expect("a log file");
-        let mut command = Command::new(binary);
         command.arg("serve").arg("--config").arg(dir.join("rove.toml"));
         if let Some((quic, https)) = ports {
             command.arg("--listen-quic").arg(quic.to_string()).arg("--listen-https").arg(https.to_string());
@@ -198,7 +197,16 @@ impl Server {
 
     /// The same, as the server of a later day (`rove-server-next`), which applies by one version more.
     pub fn begin_upgraded(&self) -> Starting {
-        Starting::spawn_as(&binary("examples/rove-server-next"), self.dir.clone(), Some((self.quic, self.https)))
+        let later = Command::new(binary("examples/rove-server-next"));
+        Starting::spawn_as(later, self.dir.clone(), Some((self.quic, self.https)))
+    }
+
+    /// The same as [`Server::restart`], on a machine whose clock is fast.
+    pub fn restart_with_clock_ahead(&mut self, ahead: Duration) {
+        let mut command = Command::new(binary("rove-server"));
+        command.env("ROVE_CLOCK_AHEAD_MS", ahead.as_millis().to_string());
+        let next = Starting::spawn_as(command, self.dir.clone(), Some((self.quic, self.https))).listening();
+        *self = next;
     }
 
     /// SIGTERM, and waits for it to drain.

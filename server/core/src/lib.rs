@@ -12,9 +12,10 @@
 //! - [`formation`] makes one cluster of empty nodes, and notices a data directory that is not what it was; [`membership`] is how its
 //!   nodes change from then on;
 //! - [`apply_version`] is how all of them come to apply the log in a newer way, at one index;
-//! - [`placement`] says which partition a conversation lives in.
+//! - [`placement`] says which partition a conversation lives in; [`disk`] and [`clock`] say when a node is not to lead.
 
 pub mod apply_version;
+pub mod clock;
 pub mod command;
 pub mod conversation;
 pub mod directory;

@@ -111,6 +111,10 @@ impl Status {
                 format!("this node's disk is almost full ({free} MiB free): it refuses posts and leads nothing"),
             );
         }
+        if nodes.node().is_clock_far() {
+            let ahead = nodes.node().stats().clock_ahead_ms.load(Ordering::Relaxed);
+            warnings.insert(0, format!("this node's clock is {ahead} ms ahead of the others': it leads nothing"));
+        }
         warnings.extend(members.iter().flat_map(MembersStatus::warnings));
         let (nodes_seen, apply_version) = (seen.iter().map(node).collect(), nodes.node().apply_version());
         Self { node: nodes.node().id().0, nodes: nodes_seen, partitions, drain, members, apply_version, warnings }
@@ -184,6 +188,9 @@ fn warnings(seen: &[Seen], partitions: &[PartitionStatus]) -> Vec<String> {
     for seen in seen {
         if state(seen) != "ready" && state(seen) != "draining" {
             warnings.push(format!("node {} is {}", seen.node, state(seen)));
+        }
+        if seen.link.is_some() && seen.report.as_ref().is_some_and(|report| !report.more.may_lead) {
+            warnings.push(format!("node {} leads nothing, as its clock is wrong: see its log", seen.node));
         }
     }
     for partition in partitions {

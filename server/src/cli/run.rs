@@ -23,7 +23,7 @@ use crate::cluster::{Cluster, ClusterError};
 use crate::edge::{Edge, EdgeConfig, EndpointSecret, Hub};
 use crate::expiry;
 use crate::http::{self, Api, ApiConfig};
-use crate::leaving::{Drainer, move_leaders, watch_disk, watch_minority};
+use crate::leaving::{Drainer, move_leaders, watch_clock, watch_disk, watch_minority};
 use crate::membership::{Roster, raise};
 use crate::node::{FatalError, Node, NodeRunner, StartError};
 use crate::nodes::{About, Nodes, spread};
@@ -213,6 +213,7 @@ impl Running {
         let data_dir = config.data_dir.clone();
         let space = move || space_of(&data_dir);
         let disk = watch_disk(nodes.clone(), config.disk_reserve << 20, space, shutdown.clone());
+        let clock = watch_clock(nodes.clone(), shutdown.clone());
         let drainer = Arc::new(Drainer::new(nodes.clone(), drain));
         let raising = raise(node.clone(), roster.clone(), shutdown.clone());
         let members = roster.clone().map(|roster| roster.watch(node.clone(), drainer.clone(), shutdown.clone()));
@@ -222,6 +223,7 @@ impl Running {
                 looking,
                 spreading,
                 disk,
+                clock,
                 expiring,
                 raising,
                 futures::future::OptionFuture::from(members)
@@ -281,7 +283,7 @@ impl Running {
         let drained = async {
             self.drainer.stop().await;
             self.nodes.leaving().set_draining(true);
-            if self.nodes.has_somewhere_to_go() {
+            if self.nodes.has_heir() {
                 move_leaders(&self.nodes, LEADERS_AT_STOP).await;
             }
             self.shutdown.cancel();

@@ -164,6 +164,16 @@ impl Collector for NodeCollector {
             stats.disk_free_bytes.load(Ordering::Relaxed),
         )?;
         f.gauge(
+            "clock_far",
+            "1 while this node's clock is far from the other nodes', so that it leads nothing",
+            u64::from(self.0.is_clock_far()),
+        )?;
+        f.gauge(
+            "clock_off_milliseconds",
+            "How far this node's clock is from the median of all nodes', ahead or behind",
+            stats.clock_ahead_ms.load(Ordering::Relaxed).unsigned_abs(),
+        )?;
+        f.gauge(
             "certificate_expires",
             "When the certificate for clients expires, in seconds of the Unix epoch",
             stats.certificate_expires.load(Ordering::Relaxed),

@@ -38,7 +38,7 @@ pub(crate) async fn watch(
             Err(error) => tracing::error!(%error, "the free space of data_dir cannot be told"),
         }
         let leads = !nodes.node().led().is_empty();
-        if nodes.node().is_disk_low() && leads && nodes.has_somewhere_to_go() {
+        if nodes.node().is_disk_low() && leads && nodes.has_heir() {
             move_leaders(&nodes, LEADERS).await;
         }
     }

@@ -188,14 +188,13 @@ pub(crate) async fn move_leaders(nodes: &Nodes, patience: Duration) {
 
 /// Who may take over, whoever was given least at the front.
 fn heirs(seen: &[Seen], this: NodeId, given: &BTreeMap<NodeId, usize>) -> Vec<NodeId> {
-    let stays = |seen: &Seen| seen.healthy && seen.report.as_ref().is_some_and(|report| !report.draining);
     let leads = |seen: &Seen| {
         let leaders = seen.report.iter().flat_map(|report| &report.partitions);
         leaders.filter(|replica| replica.role_name() == "leader").count()
     };
     let mut heirs: Vec<(usize, NodeId)> = seen
         .iter()
-        .filter(|seen| seen.node != this && stays(seen))
+        .filter(|seen| seen.node != this && seen.may_lead())
         .map(|seen| (leads(seen) + given.get(&seen.node).copied().unwrap_or(0), seen.node))
         .collect();
     heirs.sort_unstable();

@@ -4,6 +4,7 @@
 //! go (or when it begins while that is so), and the place says when it is told. So the rate is bounded whatever the number of sessions,
 //! and nobody keeps a list of them.
 
+mod clock;
 mod disk;
 mod drain;
 mod minority;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub(crate) use clock::watch as watch_clock;
 pub(crate) use disk::watch as watch_disk;
 pub(crate) use drain::move_leaders;
 pub use drain::{DrainError, DrainPhase, DrainProgress, Drainer};

@@ -31,6 +31,7 @@ use super::start::Opened;
 use super::stats::{NodeStats, PartitionStats};
 use super::supervisor::Supervisor;
 use super::tickets::{TicketTable, Waiter};
+use super::wall_clock::WallClock;
 use crate::storage::quarantine::Quarantine;
 use crate::storage::state::StateDb;
 
@@ -79,6 +80,7 @@ pub(super) struct Shared {
     pub(super) applies: ApplyVersions,
     /// The one that is in force, as far as the directory is applied here.
     pub(super) apply_version: watch::Sender<u16>,
+    pub(super) clock: WallClock,
     /// Where it is written down that the data directory is not to be trusted.
     pub(super) quarantine: Quarantine,
     /// Where it is told to panic, in tests.
@@ -252,6 +254,16 @@ impl Node {
     /// Whether the disk is almost full, so that commands are refused.
     pub fn is_disk_low(&self) -> bool {
         self.stats().disk_low.load(Ordering::Acquire)
+    }
+
+    /// Whether this node's clock is far from the others', so that it is not to lead.
+    pub fn is_clock_far(&self) -> bool {
+        self.stats().clock_far.load(Ordering::Acquire)
+    }
+
+    /// What time it is here, in milliseconds of the Unix epoch, as a leader on this node would stamp it.
+    pub fn now_ms(&self) -> u64 {
+        self.0.shared.clock.now_ms()
     }
 
     /// The partitions of which no leader can be reached from here: their commands are refused.

@@ -45,6 +45,7 @@ mod surely;
 #[cfg(test)]
 mod tests;
 mod tickets;
+mod wall_clock;
 
 pub use config::{DEFAULT_PARTITIONS, KEPT_FOR_PEERS, MAX_PARTITIONS, NodeConfig};
 pub use error::{CallError, FatalError, ProposeError, StartError};

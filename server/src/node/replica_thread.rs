@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rove_core::command::Envelope;
 use rove_core::lane::{HandoverError, Lane, LaneOutputs, Mailing};
@@ -335,7 +335,7 @@ impl ReplicaThread {
             }
             let mut outputs = LaneOutputs::default();
             let quarantined = |reason| FatalError::Replica { partition, reason };
-            while lane.outputs(now_ms(), &mut outputs).map_err(quarantined)? {}
+            while lane.outputs(self.shared.clock.now_ms(), &mut outputs).map_err(quarantined)? {}
             outputs.snapshots_wanted.into_iter().for_each(|to| self.sending.want(partition, to));
             if let Some(install) = outputs.install {
                 match self.sending.install(partition, install, std::mem::take(&mut outputs.persists))? {
@@ -463,10 +463,4 @@ fn give_up(shared: &Shared, partition: PartitionId, envelopes: &[Envelope]) {
         shared.doors[usize::from(partition.0)].leave(1, envelope.command.len());
         shared.tickets.take(envelope.origin);
     }
-}
-
-/// The wall clock, for the stamp of a batch. It may jump: a batch's stamp never goes back, and no decision rests on it.
-#[allow(clippy::disallowed_methods, reason = "the shell reads the clock so that the core need not")]
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }

@@ -37,6 +37,7 @@ use super::snapshots::{self, Snapshots};
 use super::state_writer::StateWriter;
 use super::supervisor::{Stage, Supervisor};
 use super::tickets::TicketTable;
+use super::wall_clock::WallClock;
 use super::{gates, log_writer, raft_logger, read_pool};
 use crate::storage::directory::{DirectoryDb, DirectoryFiles, DirectoryReader};
 use crate::storage::quarantine::Quarantine;
@@ -331,6 +332,7 @@ fn shared(
         members: SharedMembers::new(members),
         applies: config.applies,
         apply_version: watch::Sender::new(apply_version),
+        clock: WallClock::from_environment()?,
         quarantine: Quarantine::of(&config.data_dir),
         crash_points: CrashPoints::from_environment()?,
     }))

@@ -1,6 +1,6 @@
 //! What the node counts. Plain atomics: `http/metrics` gives them names and units.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rove_protocol::ids::{NodeId, PartitionId};
@@ -20,6 +20,10 @@ pub struct NodeStats {
     pub disk_low: AtomicBool,
     /// Bytes that may still be written to the disk, now; 0 until it was looked at.
     pub disk_free_bytes: AtomicU64,
+    /// Whether this node's clock is far from the others', now: then it leads nothing.
+    pub clock_far: AtomicBool,
+    /// Milliseconds by which this node's clock is ahead of the median of all nodes', now; 0 while nobody can tell.
+    pub clock_ahead_ms: AtomicI64,
     /// Rounds of the replica thread: each takes what has come and says what is to be done.
     pub replica_rounds: AtomicU64,
     /// Rounds of the replica thread that passed on a unit of time.

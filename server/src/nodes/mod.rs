@@ -24,7 +24,7 @@ use rove_protocol::ids::{NodeId, PartitionId};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use self::report::{HandOver, Question, ReplicaReport, Report};
+use self::report::{HandOver, More, Question, ReplicaReport, Report};
 use crate::cluster::{CallError, Cluster, PeerStatus};
 use crate::edge::EdgeStats;
 use crate::leaving::Leaving;
@@ -55,6 +55,8 @@ pub struct About {
 struct Heard {
     report: Report,
     at: Instant,
+    /// Milliseconds by which its clock was ahead of this node's, give or take half of the round trip.
+    clock_ahead_ms: Option<i64>,
 }
 
 /// A node, as this one sees it now.
@@ -70,6 +72,14 @@ pub struct Seen {
     pub healthy: bool,
     /// How the connection with it is; `None` for this node itself.
     pub link: Option<PeerStatus>,
+}
+
+impl Seen {
+    /// Whether it is one to hand leaderships to.
+    pub(crate) fn may_lead(&self) -> bool {
+        let takes = |report: &Report| !report.draining && report.more.may_lead;
+        self.healthy && self.report.as_ref().is_some_and(takes)
+    }
 }
 
 /// Why the leadership of a partition has not moved, in words for the operator.
@@ -177,10 +187,11 @@ impl Nodes {
     }
 
     async fn ask(&self, cluster: &Cluster, peer: NodeId) -> NodeId {
+        let asked = Instant::now();
         match cluster.call(peer, Question::Report.encode()).await {
             Ok(answer) => {
-                if let Some(report) = report::understood(&answer) {
-                    self.heard(peer, report);
+                if let Some(report) = Report::decode(&answer) {
+                    self.heard(peer, report, asked.elapsed());
                 } else {
                     tracing::debug!(%peer, bytes = answer.len(), "the node's report is not understood");
                 }
@@ -191,9 +202,13 @@ impl Nodes {
         peer
     }
 
-    fn heard(&self, peer: NodeId, report: Report) {
+    fn heard(&self, peer: NodeId, report: Report, took: Duration) {
         let pins = report.pins.clone();
-        let before = self.heard.lock().insert(peer, Heard { report, at: Instant::now() });
+        // It was said half way.
+        let then = self.node.now_ms().saturating_sub(u64::try_from((took / 2).as_millis()).unwrap_or(u64::MAX));
+        let clock_ahead_ms = report.more.clock_ms.map(|there| difference(there, then));
+        let heard = Heard { report, at: Instant::now(), clock_ahead_ms };
+        let before = self.heard.lock().insert(peer, heard);
         let known_pins = before.is_some_and(|before| before.report.pins == pins);
         if !known_pins && !pins_agree(&self.about.pins, &pins) {
             tracing::warn!(
@@ -207,7 +222,7 @@ impl Nodes {
     /// Answers a question of another node.
     pub fn answer(self: Arc<Self>, question: &Bytes) -> BoxFuture<'static, Bytes> {
         match Question::decode(question) {
-            Some(Question::Report) => Box::pin(std::future::ready(report::answer(&self.own()))),
+            Some(Question::Report) => Box::pin(std::future::ready(self.own().encode())),
             Some(Question::HandOver(HandOver { partition, to })) => Box::pin(async move {
                 let done = self.node.hand_over(partition, to).await.map_err(|error| error.to_string());
                 report::answer(&done)
@@ -242,7 +257,16 @@ impl Nodes {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             boot: self.node.boot(),
             partitions: replicas.collect(),
+            more: More { clock_ms: Some(self.node.now_ms()), may_lead: !self.node.is_clock_far() },
         }
+    }
+
+    /// By how many milliseconds the clocks of the other nodes are ahead of this one's: of those that have said so lately.
+    pub fn clocks(&self) -> Vec<i64> {
+        let connected = self.cluster.iter().flat_map(Cluster::peers).filter(|peer| peer.connected);
+        let heard = self.heard.lock();
+        let lately = connected.filter_map(|peer| heard.get(&peer.node)).filter(|heard| heard.at.elapsed() <= STALE);
+        lately.filter_map(|heard| heard.clock_ahead_ms).collect()
     }
 
     /// All nodes, this one among them, by id.
@@ -291,6 +315,11 @@ impl Nodes {
         others
     }
 
+    /// Whether there is another node that takes leaderships.
+    pub fn has_heir(&self) -> bool {
+        self.seen().iter().any(|seen| seen.node != self.node.id() && seen.may_lead())
+    }
+
     /// Whether there is another node that serves and stays.
     pub fn has_somewhere_to_go(&self) -> bool {
         self.others().iter().any(|other| other.healthy && !other.draining)
@@ -301,10 +330,15 @@ impl Nodes {
     /// # Errors
     /// [`TransferError`].
     pub async fn hand_over(&self, partition: PartitionId, to: NodeId) -> Result<(), TransferError> {
-        let known: Vec<NodeId> = self.seen().iter().map(|seen| seen.node).collect();
-        if !known.contains(&to) {
-            let known = known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let seen = self.seen();
+        let Some(heir) = seen.iter().find(|seen| seen.node == to) else {
+            let known = seen.iter().map(|seen| seen.node.to_string()).collect::<Vec<_>>().join(", ");
             return Err(TransferError::UnknownNode { node: to, known });
+        };
+        if heir.report.as_ref().is_some_and(|report| !report.more.may_lead) {
+            return Err(TransferError::Refused(format!(
+                "node {to} leads nothing while its clock is wrong: see its log"
+            )));
         }
         let leader = match self.node.hand_over(partition, to).await {
             Ok(()) => return Ok(()),
@@ -329,6 +363,12 @@ impl Nodes {
             None => Err(refused("it runs another version, which cannot be asked; ask it there".to_owned())),
         }
     }
+}
+
+/// By how much one time is later than another.
+fn difference(there: u64, here: u64) -> i64 {
+    let apart = i64::try_from(there.abs_diff(here)).unwrap_or(i64::MAX);
+    if there >= here { apart } else { -apart }
 }
 
 /// Whether a client that pins any of one node's keys can be told to go to the other.

@@ -56,6 +56,39 @@ pub struct Report {
     pub boot: u64,
     /// Its replicas.
     pub partitions: Vec<ReplicaReport>,
+    /// What came to a report later.
+    #[serde(skip)]
+    pub more: More,
+}
+
+/// What follows a report. Nodes of an earlier day say none of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct More {
+    /// What time it is there, in milliseconds of the Unix epoch.
+    pub clock_ms: Option<u64>,
+    /// Whether it takes leaderships.
+    pub may_lead: bool,
+}
+
+impl Default for More {
+    fn default() -> Self {
+        Self { clock_ms: None, may_lead: true }
+    }
+}
+
+impl Report {
+    /// Its bytes, as an answer.
+    pub(super) fn encode(&self) -> Bytes {
+        framed(answer(self).into(), &self.more)
+    }
+
+    /// The report, if this program knows its version.
+    pub(super) fn decode(answer: &[u8]) -> Option<Self> {
+        let [VERSION, body @ ..] = answer else { return None };
+        let (report, rest) = postcard::take_from_bytes::<Self>(body).ok()?;
+        let more = postcard::take_from_bytes(rest).map(|(more, _)| more).unwrap_or_default();
+        Some(Self { more, ..report })
+    }
 }
 
 /// One replica.
@@ -166,6 +199,7 @@ mod tests {
             version: "0.1.0".to_owned(),
             boot: 4,
             partitions: vec![replica],
+            more: More { clock_ms: Some(1_700_000_000_000), may_lead: false },
         }
     }
 
@@ -175,25 +209,33 @@ mod tests {
         for question in [Question::Report, Question::HandOver(hand_over)] {
             assert_eq!(Question::decode(&question.encode()), Some(question));
         }
-        assert_eq!(understood(&answer(&report())), Some(report()));
+        assert_eq!(Report::decode(&report().encode()), Some(report()));
+        let done: Result<(), String> = Err("why".to_owned());
+        assert_eq!(understood(&answer(&done)), Some(done));
+    }
+
+    #[test]
+    fn a_node_of_an_earlier_day_may_lead_and_says_no_time() {
+        let earlier = answer(&report());
+        assert_eq!(Report::decode(&earlier), Some(Report { more: More::default(), ..report() }));
     }
 
     #[test]
     fn what_a_later_version_adds_at_the_end_is_passed_over() {
-        let mut newer = answer(&report()).to_vec();
+        let mut newer = report().encode().to_vec();
         newer.extend([1, 2, 3]);
-        assert_eq!(understood(&newer), Some(report()));
+        assert_eq!(Report::decode(&newer), Some(report()));
     }
 
     #[test]
     fn what_is_not_known_or_cut_short_is_no_answer() {
         let bytes = answer(&report());
         for length in 0..bytes.len() {
-            assert_eq!(understood::<Report>(&bytes[..length]), None, "{length} bytes");
+            assert_eq!(Report::decode(&bytes[..length]), None, "{length} bytes");
         }
         let mut other = bytes.to_vec();
         other[0] = VERSION + 1;
-        assert_eq!(understood::<Report>(&other), None);
+        assert_eq!(Report::decode(&other), None);
         for question in [&b""[..], b"R", b"R\x02", b"X\x01", b"H\x01"] {
             assert_eq!(Question::decode(question), None, "{question:?}");
         }
@@ -213,6 +255,6 @@ mod tests {
                 ..*replica
             };
         }
-        assert!(answer(&report).len() <= crate::cluster::registry::CALL_BYTES);
+        assert!(report.encode().len() <= crate::cluster::registry::CALL_BYTES);
     }
 }

@@ -38,7 +38,6 @@ fn view(nodes: &Nodes) -> View {
     let own: BTreeMap<_, _> =
         nodes.node.partition_stats().into_iter().map(|replica| (replica.partition, replica.last)).collect();
     let leaders = own.keys().map(|partition| (*partition, nodes.node.leader(*partition))).collect();
-    let stays = |seen: &Seen| seen.healthy && seen.report.as_ref().is_some_and(|report| !report.draining);
     let lacks = |seen: Seen| {
         let replicas = seen.report.into_iter().flat_map(|report| report.partitions);
         // Who does not vote cannot lead.
@@ -49,5 +48,5 @@ fn view(nodes: &Nodes) -> View {
         });
         (seen.node, lacks.collect())
     };
-    View { leaders, nodes: nodes.seen().into_iter().filter(stays).map(lacks).collect() }
+    View { leaders, nodes: nodes.seen().into_iter().filter(Seen::may_lead).map(lacks).collect() }
 }
