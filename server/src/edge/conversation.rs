@@ -27,7 +27,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::control;
-use super::frames::{Incoming, Outgoing};
+use super::frames::{Duplex, Incoming, Outgoing};
 use super::hub::OpenLive;
 use super::session::{Session, until};
 use super::stats::EdgeStats;
@@ -51,11 +51,8 @@ enum Answer {
 type PageRead = Pin<Box<dyn Future<Output = Result<Page, ErrorCode>> + Send>>;
 
 /// Serves a conversation stream to its end.
-pub(super) async fn serve(
-    session: &Arc<Session>,
-    mut incoming: Incoming,
-    mut outgoing: Outgoing,
-) -> Result<(), ReadError> {
+pub(super) async fn serve(session: Arc<Session>, duplex: Box<Duplex>) -> Result<(), ReadError> {
+    let Duplex { mut incoming, mut outgoing, counted: _counted } = *duplex;
     let mut machine = Machine::new(&session.limits);
     let open = loop {
         let Some(frame) = incoming.next().await? else { return Ok(()) };
@@ -66,7 +63,7 @@ pub(super) async fn serve(
             ConversationUp::Post(_) | ConversationUp::Mark(_) => return Ok(()),
         }
     };
-    match Stream::open(session, &open).await {
+    match Box::pin(Stream::open(&session, &open)).await {
         Ok((mut stream, opened)) => {
             machine.opened();
             outgoing.event(opened.to_frame());

@@ -69,32 +69,34 @@ pub(super) async fn begin(connecting: quinn::Connecting, counted: Counted, withi
     Some(Begun { connection, first, handshake })
 }
 
-/// Says that the streams of a session may act on everything.
-pub(super) struct Confirm(watch::Sender<bool>);
+/// Says that the streams of a session may act on everything. Nothing of a session that has not come early.
+pub(super) struct Confirm(Option<watch::Sender<bool>>);
 
 impl Confirm {
     pub(super) fn confirm(&self) {
-        self.0.send_replace(true);
+        self.0.as_ref().map(|sender| sender.send_replace(true));
     }
 }
 
 /// Whether the streams of a session may act on everything.
 #[derive(Clone)]
-pub(super) struct Confirmed(watch::Receiver<bool>);
+pub(super) struct Confirmed(Option<watch::Receiver<bool>>);
 
 /// Not yet, if `early`.
 pub(super) fn confirmation(early: bool) -> (Confirm, Confirmed) {
-    let (sender, receiver) = watch::channel(!early);
+    let (sender, receiver) = early.then(|| watch::channel(false)).unzip();
     (Confirm(sender), Confirmed(receiver))
 }
 
 impl Confirmed {
     /// For one stream.
     pub(super) fn passage(&self) -> Passage {
-        if *self.0.borrow() {
-            return Passage { gate: EarlyGate::open(), confirmed: None };
+        match &self.0 {
+            Some(confirmed) if !*confirmed.borrow() => {
+                Passage { gate: EarlyGate::early(), confirmed: Some(confirmed.clone()) }
+            }
+            _ => Passage { gate: EarlyGate::open(), confirmed: None },
         }
-        Passage { gate: EarlyGate::early(), confirmed: Some(self.clone()) }
     }
 }
 
@@ -102,7 +104,7 @@ impl Confirmed {
 pub(super) struct Passage {
     gate: EarlyGate,
     /// Nothing any more once everything passes.
-    confirmed: Option<Confirmed>,
+    confirmed: Option<watch::Receiver<bool>>,
 }
 
 impl Passage {
@@ -119,7 +121,8 @@ impl Passage {
             return None;
         }
         if let Some(confirmed) = &mut self.confirmed
-            && confirmed.0.wait_for(|confirmed| *confirmed).await.is_err()
+            // Boxed: it seldom waits, and every stream would pay for it.
+            && Box::pin(confirmed.wait_for(|confirmed| *confirmed)).await.is_err()
         {
             // The session is over, and its streams with it.
             std::future::pending::<()>().await;
@@ -129,7 +132,7 @@ impl Passage {
     }
 
     fn open_if_confirmed(&mut self) {
-        if self.confirmed.as_ref().is_some_and(|confirmed| *confirmed.0.borrow()) {
+        if self.confirmed.as_ref().is_some_and(|confirmed| *confirmed.borrow()) {
             self.confirmed = None;
             // Nothing is held: the stream would not be read.
             let _ = self.gate.complete();

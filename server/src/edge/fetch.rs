@@ -11,17 +11,14 @@ use rove_protocol::registry::{Anchor, ErrorCode};
 use rove_protocol::session::server::Fetch as Machine;
 use rove_protocol::transport::ReadError;
 
-use super::frames::{Incoming, Outgoing};
+use super::frames::{Duplex, Incoming, Outgoing};
 use super::session::Session;
 use super::stats::EdgeStats;
 use super::view::{self, Next, View};
 
 /// Serves a fetch stream to its end.
-pub(super) async fn serve(
-    session: &Arc<Session>,
-    mut incoming: Incoming,
-    mut outgoing: Outgoing,
-) -> Result<(), ReadError> {
+pub(super) async fn serve(session: Arc<Session>, duplex: Box<Duplex>) -> Result<(), ReadError> {
+    let Duplex { mut incoming, mut outgoing, counted: _counted } = *duplex;
     let mut machine = Machine::new();
     let mut asked: VecDeque<Fetch> = VecDeque::new();
     let mut ended = false;
@@ -34,7 +31,7 @@ pub(super) async fn serve(
             ended = !ask(&mut machine, &mut incoming, &mut asked).await?;
             continue;
         };
-        let mut page = Box::pin(page(session, &fetch, &mut outgoing));
+        let mut page = Box::pin(page(&session, &fetch, &mut outgoing));
         let result = loop {
             tokio::select! {
                 result = &mut page => break result,

@@ -17,6 +17,7 @@ use rove_quic::{RecvStream, SendStream};
 use tokio::time::Instant;
 
 use super::early::Passage;
+use super::stats::Counted;
 
 /// Chunks handed to QUIC at once: one lock of the connection for so many frames.
 const BATCH_CHUNKS: usize = 16;
@@ -84,7 +85,8 @@ impl Incoming {
         self.deadline.read(false, self.decoder.is_mid_frame(), self.now());
         let read = match self.deadline.due_ms() {
             None => self.stream.read().await,
-            Some(due) => tokio::time::timeout_at(self.began + Duration::from_millis(due), self.stream.read())
+            // Boxed: a frame is seldom half there, and a timer is large.
+            Some(due) => Box::pin(tokio::time::timeout_at(self.began + Duration::from_millis(due), self.stream.read()))
                 .await
                 .map_err(|_| Violation::Timeout { what: "a whole frame" })?,
         };
@@ -96,6 +98,14 @@ impl Incoming {
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// A stream that is served, both ways, and counted for as long. Handed over in a box: what an `async fn` is given it keeps twice, as
+/// an argument and where it is used (rust-lang/rust#62958).
+pub(super) struct Duplex {
+    pub(super) incoming: Incoming,
+    pub(super) outgoing: Outgoing,
+    pub(super) counted: Counted,
 }
 
 /// What is to be written to a stream.

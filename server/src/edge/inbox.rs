@@ -21,7 +21,7 @@ use rove_protocol::session::server::Inbox as Machine;
 use rove_protocol::transport::ReadError;
 
 use super::control;
-use super::frames::{Incoming, Outgoing};
+use super::frames::{Duplex, Outgoing};
 use super::session::Session;
 use super::stats::EdgeStats;
 use super::view::View;
@@ -32,20 +32,16 @@ const LINES: usize = 32;
 const ROUND: Duration = Duration::from_millis(1);
 
 /// Serves an inbox stream to its end.
-pub(super) async fn serve(
-    session: &Arc<Session>,
-    mut incoming: Incoming,
-    mut outgoing: Outgoing,
-) -> Result<(), ReadError> {
+pub(super) async fn serve(session: Arc<Session>, duplex: Box<Duplex>) -> Result<(), ReadError> {
+    let Duplex { mut incoming, mut outgoing, counted: _counted } = *duplex;
     let mut machine = Machine::new();
-    let open = loop {
+    let mut inbox = loop {
         let Some(frame) = incoming.next().await? else { return Ok(()) };
         if let Some(frame) = InboxUp::decode(frame).map_err(Violation::from)? {
             let InboxUp::InboxOpen(open) = machine.on_frame(frame)?;
-            break open;
+            break Inbox::new(session, &open);
         }
     };
-    let mut inbox = Inbox::new(session.clone(), &open);
     let told = async {
         let result = inbox.tell(&mut outgoing).await;
         if let Err(code) = result {
@@ -81,6 +77,13 @@ struct Inbox {
     cursors: BTreeMap<PartitionId, MessageId>,
 }
 
+/// However the stream ends, nothing is kept for it any more.
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.session.subscriber.stop_listening();
+    }
+}
+
 /// What was read: the lines that may go out, and what was newer than what is published.
 #[derive(Default)]
 struct Lines {
@@ -94,7 +97,8 @@ impl Inbox {
         Self { session, cursors }
     }
 
-    /// Tells what has changed, then what changes, until the stream cannot be written any more.
+    /// Tells what has changed, then what changes, until the stream cannot be written any more. What it looks up it does in boxes: an
+    /// idle inbox is to be small.
     async fn tell(&mut self, outgoing: &mut Outgoing) -> Result<(), ErrorCode> {
         let subscriber = self.session.subscriber.clone();
         // From here on nothing is missed; what is marked meanwhile is told twice at worst.
@@ -105,10 +109,10 @@ impl Inbox {
             let dirty = subscriber.take_dirty();
             let mut newer = Vec::new();
             if all || dirty.all {
-                newer = self.tell_all(outgoing, &published).await?;
+                newer = Box::pin(self.tell_all(outgoing, &published)).await?;
             } else {
                 let changed: Vec<ConversationId> = dirty.conversations.into_iter().collect();
-                newer.append(&mut self.tell_some(outgoing, changed, &published, false).await?);
+                newer.append(&mut Box::pin(self.tell_some(outgoing, changed, &published, false)).await?);
             }
             all = false;
             self.cursors.extend(published);

@@ -34,6 +34,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use quinn::crypto::rustls::HandshakeData;
 use rove_core::conversation::read;
 use rove_core::discovery::NodeState;
@@ -271,29 +272,40 @@ fn admit(incoming: quinn::Incoming, shared: &Arc<Shared>, admission: &Arc<Admiss
     }
 }
 
-/// One connection, from the handshake to its end.
-async fn connection(incoming: quinn::Incoming, shared: Arc<Shared>, _place: Place) {
-    let _counted = Counted::new(shared.stats(), |stats| &stats.connections);
+/// One connection, from the handshake to its end: what it begins with, and what comes of that. Each is boxed, so that it is gone when it is
+/// over, and nothing of it is kept for as long as the session lives.
+fn connection(incoming: quinn::Incoming, shared: Arc<Shared>, place: Place) -> impl Future<Output = ()> + Send {
+    let counted = Counted::new(shared.stats(), |stats| &stats.connections);
+    let greeted = Box::pin(greeted(incoming, shared));
+    async move {
+        let _held = (place, counted);
+        if let Some(serving) = greeted.await {
+            serving.await;
+        }
+    }
+}
+
+/// The handshake, as far as it must be complete; what serves the connection from then on.
+async fn greeted(incoming: quinn::Incoming, shared: Arc<Shared>) -> Option<BoxFuture<'static, ()>> {
     let handshaking = Counted::new(shared.stats(), |stats| &stats.handshakes);
-    let Some((protocol, connecting)) = Box::pin(greeting(incoming)).await else { return };
+    let (protocol, connecting) = greeting(incoming).await?;
     match protocol.as_deref() {
-        // Boxed each, so that neither pays for the other's size for as long as it lives.
         Some(ALPN) => {
-            let Some(begun) = Box::pin(early::begin(connecting, handshaking, HANDSHAKE)).await else { return };
-            Box::pin(session::run(shared, begun)).await;
+            let begun = early::begin(connecting, handshaking, HANDSHAKE).await?;
+            Some(Box::pin(session::run(shared, begun)))
         }
         Some(H3) => {
             // Requests may change something: none is looked at before the handshake is complete.
-            let Ok(Ok(connection)) = tokio::time::timeout(HANDSHAKE, connecting).await else { return };
+            let connection = tokio::time::timeout(HANDSHAKE, connecting).await.ok()?.ok()?;
             drop(handshaking);
             connection.set_receive_window(quinn::VarInt::from_u32(rove_quic::config::SERVER_WINDOW));
-            let served = crate::http::serve_h3(connection, shared.http.clone(), shared.shutdown.clone());
-            Box::pin(served).await;
+            Some(Box::pin(crate::http::serve_h3(connection, shared.http.clone(), shared.shutdown.clone())))
         }
         // TLS agreed on no protocol of ours; a client that offers none gets here.
         _ => {
-            let Ok(Ok(connection)) = tokio::time::timeout(HANDSHAKE, connecting).await else { return };
+            let connection = tokio::time::timeout(HANDSHAKE, connecting).await.ok()?.ok()?;
             connection.close(quinn::VarInt::from_u32(ErrorCode::Unsupported.0), b"rove/1 or h3");
+            None
         }
     }
 }

@@ -33,9 +33,9 @@ use tracing::debug;
 use super::datagrams::Datagrams;
 use super::early::{Begun, Confirm, Confirmed, confirmation};
 use super::entry::{Entry, Failed, authenticate, enter, entered, given_up, late};
-use super::frames::{Incoming, Outgoing};
+use super::frames::{Duplex, Incoming, Outgoing};
 use super::hub::{Link, Subscriber};
-use super::stats::{Counted, EdgeStats};
+use super::stats::{Counted, EdgeStats, Gauge};
 use super::{Shared, control, conversation, fetch, inbox};
 use crate::leaving::{Turn, Wave};
 
@@ -98,32 +98,41 @@ impl Session {
 }
 
 /// Serves a connection that speaks `rove/1` until it is gone.
-pub(super) async fn run(edge: Arc<Shared>, mut begun: Begun) {
+pub(super) fn run(edge: Arc<Shared>, begun: Begun) -> impl Future<Output = ()> + Send {
     let connection = begun.connection.clone();
     let closer = Closer { connection: connection.clone(), code: Arc::default() };
+    // What only the beginning needs is gone with it: an idle session is to be small.
+    let beginning = Box::pin(begin(edge.clone(), begun, closer.clone()));
+    async move {
+        if let Some(serving) = beginning.await {
+            serving.await;
+        }
+        let ended = Box::pin(connection.closed()).await;
+        let ours = *closer.code.lock();
+        match (ours, ended) {
+            (Some(code), _) | (None, TransportError::Closed { code, .. }) => edge.stats().closed(code),
+            (None, _) => EdgeStats::add(&edge.stats().lost, 1),
+        }
+    }
+}
+
+/// From the first packet to `Welcome`; what serves the session from then on. Without one the connection is closed.
+async fn begin(edge: Arc<Shared>, mut begun: Begun, closer: Closer) -> Option<BoxFuture<'static, ()>> {
     let deadline = Instant::now() + Duration::from_millis(limits::HELLO_DEADLINE_MS);
-    let greeted = Box::pin(tokio::time::timeout_at(deadline, greet(&edge, &mut begun, &closer, deadline))).await;
-    let result = match greeted {
-        Ok(Ok(greeted)) => {
-            Box::pin(serve(greeted)).await;
-            None
-        }
-        Ok(Err(failed)) => failed.verdict(),
-        Err(_) => late("Hello").verdict(),
+    let greeted = tokio::time::timeout_at(deadline, greet(&edge, &mut begun, &closer, deadline)).await;
+    let failed = match greeted {
+        Ok(Ok(greeted)) => return Some(Box::pin(serve(Box::new(greeted)))),
+        Ok(Err(failed)) => failed,
+        Err(_) => late("Hello"),
     };
-    if let Some((code, reason)) = result {
-        debug!(%code, reason, "no session");
-        if let Some(mut handshake) = begun.handshake {
-            // Before that QUIC keeps the code to itself (RFC 9000, section 10.2.3).
-            let _ = tokio::time::timeout_at(deadline, handshake.complete()).await;
-        }
-        closer.close(code, &reason);
+    let (code, reason) = failed.verdict()?;
+    debug!(%code, reason, "no session");
+    if let Some(mut handshake) = begun.handshake {
+        // Before that QUIC keeps the code to itself (RFC 9000, section 10.2.3).
+        let _ = tokio::time::timeout_at(deadline, handshake.complete()).await;
     }
-    let ours = *closer.code.lock();
-    match (ours, connection.closed().await) {
-        (Some(code), _) | (None, TransportError::Closed { code, .. }) => edge.stats().closed(code),
-        (None, _) => EdgeStats::add(&edge.stats().lost, 1),
-    }
+    closer.close(code, &reason);
+    None
 }
 
 /// An authenticated session whose `Welcome` is queued.
@@ -225,8 +234,8 @@ fn welcome(edge: &Shared, subscriber: &Subscriber, limits: &Limits) -> Welcome {
 }
 
 /// Serves an authenticated session.
-async fn serve(greeted: Greeted) {
-    let Greeted { session, entry, confirm, control, mut incoming, mut outgoing, state } = greeted;
+async fn serve(greeted: Box<Greeted>) {
+    let Greeted { session, entry, confirm, control, mut incoming, mut outgoing, state } = *greeted;
     let edge = session.edge.clone();
     let _counted = Counted::new(edge.stats(), |stats| &stats.sessions);
     let mut main = Main::new(&session, control);
@@ -329,10 +338,10 @@ fn go_away(edge: &Shared, stay: Duration) -> GoAway {
     }
 }
 
-/// Waits for a time that may not be set.
+/// Waits for a time that may not be set. Boxed: it seldom is, and a timer is large.
 pub(super) async fn until(at: Option<Instant>) {
     match at {
-        Some(at) => tokio::time::sleep_until(at).await,
+        Some(at) => Box::pin(tokio::time::sleep_until(at)).await,
         None => std::future::pending().await,
     }
 }
@@ -403,60 +412,65 @@ impl Main {
     }
 }
 
+/// What a stream is, once that is known, until its end.
+type Serving = BoxFuture<'static, Result<(), ReadError>>;
+
 /// One stream that the client opened.
-async fn stream(session: Arc<Session>, send: SendStream, recv: RecvStream) {
-    let mut incoming = Incoming::new(recv, session.limits.frame as usize, session.confirmed.passage());
-    let mut outgoing = Outgoing::new(send);
-    let result = match incoming.stream_type().await {
-        Ok(Some(stream_type)) => {
-            let admission = session.streams.lock().accept(stream_type);
-            match admission {
-                Ok(Admission::Serve(stream_type)) => {
-                    let result = serve_stream(&session, stream_type, incoming, outgoing).await;
-                    session.streams.lock().ended(stream_type);
-                    result
-                }
-                Ok(Admission::Stop(code)) => {
-                    incoming.stop(code);
-                    outgoing.reset(code);
-                    Ok(())
-                }
-                Err(violation) => Err(violation.into()),
+fn stream(session: Arc<Session>, send: SendStream, recv: RecvStream) -> impl Future<Output = ()> + Send {
+    let opened = Box::pin(opened(session.clone(), send, recv));
+    async move {
+        let result = match opened.await {
+            Ok(Some((stream_type, serving))) => {
+                let result = serving.await;
+                session.streams.lock().ended(stream_type);
+                result
             }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(ReadError::Violation(violation)) = result {
+            session.fail(&violation);
         }
-        Ok(None) => Ok(()),
-        Err(error) => Err(error),
-    };
-    if let Err(ReadError::Violation(violation)) = result {
-        session.fail(&violation);
     }
 }
 
-async fn serve_stream(
-    session: &Arc<Session>,
-    stream_type: StreamType,
-    incoming: Incoming,
-    mut outgoing: Outgoing,
-) -> Result<(), ReadError> {
-    let stats = session.edge.stats();
+/// Reads what kind of stream it is; what serves it, if there may be one more.
+async fn opened(
+    session: Arc<Session>,
+    send: SendStream,
+    recv: RecvStream,
+) -> Result<Option<(StreamType, Serving)>, ReadError> {
+    let mut incoming = Incoming::new(recv, session.limits.frame as usize, session.confirmed.passage());
+    let mut outgoing = Outgoing::new(send);
+    let Some(stream_type) = incoming.stream_type().await? else { return Ok(None) };
+    let admission = session.streams.lock().accept(stream_type)?;
+    match admission {
+        Admission::Serve(stream_type) => {
+            let serving = serving(session, stream_type, incoming, outgoing);
+            Ok(Some((stream_type, serving)))
+        }
+        Admission::Stop(code) => {
+            incoming.stop(code);
+            outgoing.reset(code);
+            Ok(None)
+        }
+    }
+}
+
+fn serving(session: Arc<Session>, stream_type: StreamType, incoming: Incoming, mut outgoing: Outgoing) -> Serving {
+    let (priority, counter): (i32, Gauge) = match stream_type {
+        StreamType::Conversation => (priority::CONVERSATION, |stats| &stats.conversation_streams),
+        StreamType::Inbox => (priority::INBOX, |stats| &stats.inbox_streams),
+        StreamType::Fetch => (priority::FETCH, |stats| &stats.fetch_streams),
+        // The machine lets no other through.
+        _ => return Box::pin(std::future::ready(Ok(()))),
+    };
+    outgoing.set_priority(priority);
+    let counted = Counted::new(session.edge.stats(), counter);
+    let duplex = Box::new(Duplex { incoming, outgoing, counted });
     match stream_type {
-        StreamType::Conversation => {
-            let _counted = Counted::new(stats, |stats| &stats.conversation_streams);
-            outgoing.set_priority(priority::CONVERSATION);
-            Box::pin(conversation::serve(session, incoming, outgoing)).await
-        }
-        StreamType::Inbox => {
-            let _counted = Counted::new(stats, |stats| &stats.inbox_streams);
-            outgoing.set_priority(priority::INBOX);
-            let result = Box::pin(inbox::serve(session, incoming, outgoing)).await;
-            session.subscriber.stop_listening();
-            result
-        }
-        StreamType::Fetch => {
-            let _counted = Counted::new(stats, |stats| &stats.fetch_streams);
-            outgoing.set_priority(priority::FETCH);
-            Box::pin(fetch::serve(session, incoming, outgoing)).await
-        }
-        _ => Ok(()),
+        StreamType::Conversation => Box::pin(conversation::serve(session, duplex)),
+        StreamType::Inbox => Box::pin(inbox::serve(session, duplex)),
+        _ => Box::pin(fetch::serve(session, duplex)),
     }
 }

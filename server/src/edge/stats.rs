@@ -102,7 +102,7 @@ pub(crate) struct Counted {
 }
 
 /// Picks a gauge.
-type Gauge = fn(&EdgeStats) -> &AtomicUsize;
+pub(crate) type Gauge = fn(&EdgeStats) -> &AtomicUsize;
 
 impl Counted {
     pub(crate) fn new(stats: &Arc<EdgeStats>, gauge: Gauge) -> Self {
