@@ -41,7 +41,7 @@ async fn short(id: &str) {
     let fault = faults::named(id).expect("one of the list");
     let row = run::one(fault, Options::default(), SHORT).await;
     if let Fired::Skipped(why) = &row.fired {
-        eprintln!("{id} is skipped: {why}");
+        rove_tests::skipped(&format!("{id}, {}", row.fault.what), why);
         return;
     }
     assert!(row.wrong().is_empty(), "\n{}", table(&[row]));

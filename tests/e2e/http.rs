@@ -3,7 +3,6 @@
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
-    clippy::print_stderr,
     clippy::large_futures,
     reason = "a test fails when what it needs is not there"
 )]
@@ -14,11 +13,11 @@ use rove_tests::Server;
 use rove_tests::people::PASSWORD;
 use serde_json::{Value, json};
 
-/// Whether `program` runs here; says so if not, since the test is then worth less.
-fn available(program: &str, args: &[&str]) -> bool {
+/// Whether `program` runs here; says that `test` is skipped if not.
+fn available(test: &str, program: &str, args: &[&str]) -> bool {
     let there = Command::new(program).args(args).output().is_ok_and(|output| output.status.success());
     if !there {
-        eprintln!("SKIPPED in part: `{program} {}` does not run here", args.join(" "));
+        rove_tests::skipped(test, &format!("`{program} {}` does not run here", args.join(" ")));
     }
     there
 }
@@ -42,7 +41,7 @@ fn curl_post(server: &Server, version: &str, path: &str, body: &Value) -> (u16, 
 
 #[test]
 fn curl_signs_up_and_logs_in_over_http_1_1_and_http_2() {
-    if !available("curl", &["--version"]) {
+    if !available("curl_signs_up_and_logs_in_over_http_1_1_and_http_2", "curl", &["--version"]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -74,7 +73,7 @@ fn curl_signs_up_and_logs_in_over_http_1_1_and_http_2() {
 
 #[test]
 fn an_independent_client_speaks_http_3_and_rove_1() {
-    if !available("python3", &["-c", "import aioquic"]) {
+    if !available("an_independent_client_speaks_http_3_and_rove_1", "python3", &["-c", "import aioquic"]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -1,12 +1,7 @@
 //! The examples of `spec/http.md`, run as they are written there, in one shell, against a real server: each request must
 //! succeed with the status of the document's table, and each answer must have the shape the document shows.
 
-#![allow(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test fails when what it needs is not there"
-)]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails when what it needs is not there")]
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -123,7 +118,7 @@ fn is_at(path: &str, row: &str) -> bool {
 #[test]
 fn every_example_of_the_http_document_runs_as_written() {
     if !Command::new("curl").arg("--version").output().is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: the examples are written for curl, and it does not run here");
+        rove_tests::skipped("every_example_of_the_http_document_runs_as_written", "curl does not run here");
         return;
     }
     let document = document();

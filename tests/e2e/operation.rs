@@ -3,7 +3,6 @@
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
-    clippy::print_stderr,
     clippy::large_futures,
     reason = "a test fails when what it needs is not there"
 )]
@@ -121,7 +120,10 @@ fn a_disk_that_is_full_or_read_only_is_said_at_the_start_with_what_to_do() {
         ("size=64m,ro", &["mounted read-only", "mount it writable"][..]),
     ] {
         let Some(mounted) = Mounted::at(&data, options) else {
-            eprintln!("skipped: a file system in memory may not be mounted here (it takes root)");
+            rove_tests::skipped(
+                "a_disk_that_is_full_or_read_only_is_said_at_the_start_with_what_to_do",
+                "a file system in memory may not be mounted here (it takes root)",
+            );
             return;
         };
         said(words);

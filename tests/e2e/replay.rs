@@ -219,7 +219,10 @@ async fn ten_channels_in_ten_formats_arrive_whole_though_the_server_is_killed_in
 fn ten_hours_of_irc_arrive_whole_and_in_one_order() {
     let logs = rove_tests::folder().join("../../shared/data/irc");
     let Ok(entries) = std::fs::read_dir(&logs) else {
-        eprintln!("SKIPPED: there are no IRC logs beside the repository");
+        rove_tests::skipped(
+            "ten_hours_of_irc_arrive_whole_and_in_one_order",
+            "there are no IRC logs beside the repository",
+        );
         return;
     };
     let mut files: Vec<_> = entries.map(|entry| entry.expect("a directory reads").path()).collect();

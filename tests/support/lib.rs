@@ -13,11 +13,13 @@ pub mod http3;
 pub mod people;
 pub mod raw;
 pub mod server;
+pub mod skips;
 pub mod talk;
 
 pub use cluster::Cluster;
 pub use people::{alice_and_bob, sign_up};
 pub use server::{Server, Starting};
+pub use skips::skipped;
 
 use std::future::Future;
 use std::time::Duration;
