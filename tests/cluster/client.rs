@@ -17,7 +17,7 @@ use rove_client_core::timeline::LocalId;
 use rove_protocol::ids::{ConversationId, PostNo, PostTag, Seq, WriterId};
 use rove_protocol::limits;
 use rove_protocol::message::{Body as _, ControlDown, ConversationDown, Event, Heartbeat, Mark, Message as _, Open};
-use rove_protocol::registry::{ALPN, EventKind, StreamType};
+use rove_protocol::registry::{ALPN, ErrorCode, EventKind, StreamType};
 use rove_protocol::transport::{Connection as _, FrameReader, SendStream as _};
 use rove_protocol::wire::put_varint;
 use rove_quic::{Connection, RecvStream, SendStream, client_tls};
@@ -348,6 +348,7 @@ impl Client {
 
     fn hear(&mut self, message: ConversationDown, read: &mut Option<u64>) -> Result<(), Lost> {
         let mut effects = Effects::default();
+        let node = NODES[self.at % NODES.len()];
         match message {
             ConversationDown::Opened(opened) => {
                 if let Some(call) = read.take() {
@@ -364,8 +365,12 @@ impl Client {
                 self.held.unavailable(from, to);
                 self.outbox.caught_up(self.held.cursor, &mut effects);
             }
-            ConversationDown::Posted(posted) => self.outbox.posted(&posted, &mut effects),
+            ConversationDown::Posted(posted) => {
+                self.world.recorder.answered(node, ErrorCode::None);
+                self.outbox.posted(&posted, &mut effects);
+            }
             ConversationDown::Refused(refused) => {
+                self.world.recorder.answered(node, refused.code);
                 self.outbox.refused(&refused, self.now_ms(), self.rng.any(), &mut effects);
             }
             ConversationDown::Receipt(receipt) => {
@@ -409,7 +414,10 @@ impl Client {
         for (local, outcome) in effects.resolved {
             let end = match outcome {
                 Outcome::Posted { seq, .. } => PostEnd::Posted(seq),
-                Outcome::Refused(_) => PostEnd::Refused,
+                Outcome::Refused(code) => {
+                    self.world.recorder.given_up(code);
+                    PostEnd::Refused
+                }
             };
             let Some(post_no) = self.numbers.remove(&local) else { continue };
             self.world.recorder.record(&Record::PostEnded {

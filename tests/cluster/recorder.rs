@@ -6,22 +6,39 @@ use std::time::Duration;
 
 use rove_core::placement::ShardMap;
 use rove_protocol::ids::{ConversationId, PartitionId, PostNo, Seq, WriterId};
+use rove_protocol::registry::ErrorCode;
 use rove_sim::checker::{Checker, Violation};
 use rove_sim::history::{PostEnd, Record};
 use tokio::time::Instant;
 
 /// Conversation partitions of a cluster, as configured.
 pub(crate) const PARTITIONS: u16 = 6;
+/// What a post may be answered with here, where everybody may post what they post: it is taken, or to be tried again.
+const ANSWERS: [ErrorCode; 5] =
+    [ErrorCode::None, ErrorCode::Busy, ErrorCode::Unavailable, ErrorCode::GoingAway, ErrorCode::Gap];
 
 /// What was counted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counts {
     pub(crate) acknowledged: u64,
-    pub(crate) refused: u64,
+    /// Posts that ended without being in the log, by what they were refused with.
+    pub(crate) given_up: BTreeMap<ErrorCode, u64>,
+    /// Answers to posts, by the node that gave them and by code. Most of what is refused is taken later.
+    pub(crate) answers: BTreeMap<(u64, ErrorCode), u64>,
     pub(crate) arrived: u64,
     pub(crate) reads: u64,
     /// The longest time in which nothing was acknowledged on some partition, after its first post and before the end of the load.
     pub(crate) longest_silence: Duration,
+}
+
+impl Counts {
+    /// Refusals after which nobody tries again, or should not have to: in words, with how often.
+    pub(crate) fn wrong_refusals(&self) -> Vec<String> {
+        let refused = self.answers.iter().filter(|((_, code), _)| !ANSWERS.contains(code));
+        let refused = refused.map(|((node, code), count)| format!("node {node} refused {count} posts with {code}"));
+        let given_up = self.given_up.iter().map(|(code, count)| format!("{count} posts were refused for good: {code}"));
+        refused.chain(given_up).collect()
+    }
 }
 
 struct Inner {
@@ -81,6 +98,16 @@ impl Recorder {
                 checker.observe(at_us, record);
             }
         });
+    }
+
+    /// A node has answered a post.
+    pub(crate) fn answered(&self, node: u64, code: ErrorCode) {
+        self.with(|inner| *inner.counts.answers.entry((node, code)).or_default() += 1);
+    }
+
+    /// A post will never be in the log.
+    pub(crate) fn given_up(&self, code: ErrorCode) {
+        self.with(|inner| *inner.counts.given_up.entry(code).or_default() += 1);
     }
 
     /// Begins a linearizable read: its number, and what it must at least return.
@@ -150,12 +177,9 @@ impl Inner {
             }
             Record::PostEnded { conversation, writer, post_no, end, .. } => {
                 let sent = self.sent_at.remove(&(*conversation, *writer, *post_no));
-                match end {
-                    PostEnd::Posted(seq) => {
-                        self.know(*conversation, *seq);
-                        self.acknowledged(partition(*conversation), sent, at);
-                    }
-                    PostEnd::Refused => self.counts.refused += 1,
+                if let PostEnd::Posted(seq) = end {
+                    self.know(*conversation, *seq);
+                    self.acknowledged(partition(*conversation), sent, at);
                 }
             }
             Record::Arrived { .. } => self.counts.arrived += 1,

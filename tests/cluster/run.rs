@@ -25,6 +25,7 @@ impl Row {
             wrong.push("it never fired".to_owned());
         }
         if let Some(outcome) = &self.outcome {
+            wrong.extend(outcome.counts.wrong_refusals());
             wrong.extend(outcome.violations.iter().map(ToString::to_string));
             wrong.extend(outcome.troubles.iter().cloned());
         }
