@@ -33,8 +33,8 @@ use crate::watch::Watch;
 
 /// Accounts; each conversation has some of them.
 const ACCOUNTS: usize = 4;
-/// Devices of each account: one for each client of it.
-const DEVICES: usize = 6;
+/// Devices of each account: one for each client of it, and the last one to look at a node without taking the place of a client.
+const DEVICES: usize = 7;
 /// Clients of each group, on devices of three accounts.
 const CLIENTS_OF_GROUP: usize = 3;
 /// After the last fault, everything must be well within this. An election takes half a second; a restarted debug build on a busy machine,
@@ -75,7 +75,9 @@ pub(crate) struct Arena {
     phase: watch::Sender<Phase>,
     deadline: watch::Sender<Option<Instant>>,
     clients: JoinSet<Result<(), String>>,
-    /// Each conversation with the device of a member, to read it in full.
+    /// A device of each person that no client has.
+    pub(crate) readers: Vec<Credentials>,
+    /// Each conversation with a reader that is a member.
     conversations: BTreeMap<ConversationId, Credentials>,
     _watching: JoinSet<()>,
     _dir: TempDir,
@@ -132,6 +134,7 @@ impl Arena {
             phase,
             deadline: watch::channel(None).0,
             clients: JoinSet::new(),
+            readers: people.iter().filter_map(|devices| devices.last().cloned()).collect(),
             conversations: BTreeMap::new(),
             _watching: watching,
             _dir: dir,
@@ -144,7 +147,8 @@ impl Arena {
     fn let_talk(&mut self, talks: Vec<(ConversationId, Vec<Credentials>)>, seed: u64) {
         let mut number = 0;
         for (conversation, devices) in talks {
-            self.conversations.insert(conversation, devices[0].clone());
+            let reader = self.readers.iter().find(|reader| reader.account == devices[0].account);
+            self.conversations.insert(conversation, reader.expect("one of each person").clone());
             for device in devices {
                 number += 1;
                 let client = Client::new(number, device, conversation, Arc::clone(&self.world), seed);
@@ -224,7 +228,12 @@ impl Arena {
             Err(error) => troubles.push(format!("{error}: {}", self.state())),
         }
         self.recorder.record(&Record::Settled);
-        troubles.extend(self.read_everything().await);
+        for node in NODES {
+            match self.read_everything(node).await {
+                Ok(logs) => logs.iter().for_each(|log| self.recorder.record(log)),
+                Err(error) => troubles.push(error),
+            }
+        }
         for node in NODES {
             if let Some(panic) = self.nodes.log(node).lines().find(|line| is_a_bug(line)) {
                 troubles.push(format!("node {node}: {panic}"));
@@ -267,22 +276,19 @@ impl Arena {
         NODES.map(of).join("; ")
     }
 
-    /// Reads every conversation from its first event on every node.
-    async fn read_everything(&mut self) -> Vec<String> {
-        let mut troubles = Vec::new();
-        for (conversation, who) in self.conversations.clone() {
-            for node in NODES {
-                let address = self.nodes.home(node).clients;
-                let head = self.recorder.known(conversation);
-                match full_read(address, &self.world.tls, &who, conversation, head).await {
-                    Ok(messages) => {
-                        self.recorder.record(&Record::FinalLog { node: NodeId(node), conversation, messages });
-                    }
-                    Err(error) => troubles.push(format!("{conversation} cannot be read on node {node}: {error}")),
-                }
-            }
+    /// Reads every conversation on a node, from its first event to the last one that anybody knows of.
+    ///
+    /// # Errors
+    /// Which of them it does not show in full.
+    pub(crate) async fn read_everything(&self, node: u64) -> Result<Vec<Record>, String> {
+        let (address, mut logs) = (self.nodes.home(node).clients, Vec::new());
+        for (conversation, who) in &self.conversations {
+            let head = self.recorder.known(*conversation);
+            let read = full_read(address, &self.world.tls, who, *conversation, head).await;
+            let messages = read.map_err(|error| format!("{conversation} cannot be read on node {node}: {error}"))?;
+            logs.push(Record::FinalLog { node: NodeId(node), conversation: *conversation, messages });
         }
-        troubles
+        Ok(logs)
     }
 }
 

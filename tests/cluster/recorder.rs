@@ -105,6 +105,11 @@ impl Recorder {
         self.with(|inner| *inner.counts.answers.entry((node, code)).or_default() += 1);
     }
 
+    /// How often a node has answered a post with this.
+    pub(crate) fn answers(&self, node: u64, code: ErrorCode) -> u64 {
+        self.with(|inner| inner.counts.answers.get(&(node, code)).copied().unwrap_or_default())
+    }
+
     /// A post will never be in the log.
     pub(crate) fn given_up(&self, code: ErrorCode) {
         self.with(|inner| *inner.counts.given_up.entry(code).or_default() += 1);
