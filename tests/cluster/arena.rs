@@ -1,6 +1,7 @@
 //! A cluster, people who talk on it, and the end of it: healed, at rest, read in full on every node, and judged.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -9,11 +10,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::Method;
+use quinn::ClientConfig;
 use rove_core::placement::ShardMap;
-use rove_protocol::ids::{AccountId, ConversationId, DeviceId, NodeId, PartitionId, RequestId};
-use rove_protocol::message::{Body as _, ControlDown, CreateDirect, CreateGroup, MemberChange, Message as _, Request};
-use rove_protocol::registry::{ErrorCode, Method as Asked, Role};
-use rove_protocol::transport::SendStream as _;
+use rove_protocol::ids::{AccountId, ConversationId, DeviceId, NodeId, PartitionId};
+use rove_protocol::message::{Body as _, CreateDirect, CreateGroup, MemberChange};
+use rove_protocol::registry::{Method as Asked, Role};
 use rove_sim::checker::Violation;
 use rove_sim::history::Record;
 use rove_sim::rng::Rng;
@@ -25,10 +26,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::api::Api;
-use crate::client::{Client, Phase, Session, World, conversation_of, full_read};
+use crate::client::{Client, Phase, World, conversation_of, full_read};
 use crate::nodes::{NODES, Nodes};
 use crate::recorder::{Counts, PARTITIONS, Recorder};
 use crate::relay::Mesh;
+use crate::session::Session;
 use crate::watch::Watch;
 
 /// Accounts; each conversation has some of them.
@@ -71,7 +73,7 @@ pub(crate) struct Arena {
     pub(crate) watch: Watch,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) rng: Rng,
-    world: Arc<World>,
+    pub(crate) world: Arc<World>,
     phase: watch::Sender<Phase>,
     deadline: watch::Sender<Option<Instant>>,
     clients: JoinSet<Result<(), String>>,
@@ -308,24 +310,28 @@ async fn sign_up(nodes: &Nodes) -> Vec<Vec<Credentials>> {
         let mut devices = Vec::new();
         for device in 0..DEVICES {
             let path = if device == 0 { "/v1/sign-up" } else { "/v1/log-in" };
-            let body = json!({ "handle": format!("person{number}"), "password": "correct horse battery" }).to_string();
-            let deadline = Instant::now() + SET_UP_WITHIN;
-            loop {
-                match api.ask(Method::POST, path, body.clone().into()).await {
-                    Ok((200 | 201, answer)) => {
-                        let answer: Value = serde_json::from_slice(&answer).expect("JSON");
-                        devices.push(credentials(&answer).expect("credentials"));
-                        break;
-                    }
-                    // Leaders may still be chosen.
-                    Ok((503, _)) if Instant::now() < deadline => tokio::time::sleep(LOOK_EVERY).await,
-                    other => panic!("person{number} cannot sign up: {other:?}"),
-                }
-            }
+            devices.push(self::device(&mut api, path, number).await.unwrap_or_else(|error| panic!("{error}")));
         }
         people.push(devices);
     }
     people
+}
+
+/// A device of this person, who signs up or logs in.
+pub(crate) async fn device(api: &mut Api, path: &str, person: usize) -> Result<Credentials, String> {
+    let body = json!({ "handle": format!("person{person}"), "password": "correct horse battery" }).to_string();
+    let deadline = Instant::now() + SET_UP_WITHIN;
+    loop {
+        match api.ask(Method::POST, path, body.clone().into()).await {
+            Ok((200 | 201, answer)) => {
+                let answer: Value = serde_json::from_slice(&answer).map_err(|error| error.to_string())?;
+                return credentials(&answer).ok_or_else(|| format!("no credentials: {answer}"));
+            }
+            // Leaders may still be chosen.
+            Ok((503, _)) if Instant::now() < deadline => tokio::time::sleep(LOOK_EVERY).await,
+            other => return Err(format!("{path} of person{person}: {other:?}")),
+        }
+    }
 }
 
 /// What a device needs for `Hello`, as the API answers.
@@ -343,24 +349,26 @@ pub(crate) fn credentials(answer: &Value) -> Option<Credentials> {
 async fn conversations(world: &World, people: &[Vec<Credentials>]) -> Vec<(ConversationId, Vec<Credentials>)> {
     let mut spare: Vec<std::slice::Iter<'_, Credentials>> = people.iter().map(|devices| devices.iter()).collect();
     let mut next = |person: usize| spare[person % people.len()].next().expect("a device for each client").clone();
+    let (node, tls) = (world.nodes[0], &world.tls);
     let mut talks = Vec::new();
     for number in 0..usize::from(PARTITIONS) {
         let devices: Vec<Credentials> = (0..CLIENTS_OF_GROUP).map(|other| next(number + other)).collect();
         let partition = PartitionId(u16::try_from(number + 1).expect("a small number"));
-        let nonce = nonce_in(devices[0].account, partition);
-        let members = devices[1..].iter().map(|device| MemberChange { account: device.account, role: Role::Member });
-        let body = CreateGroup { nonce, title: format!("group {number}"), members: members.collect() }.encode_body();
-        talks.push((make(world, &devices[0], Asked::CreateGroup, body.into()).await, devices));
+        let members: Vec<AccountId> = devices[1..].iter().map(|device| device.account).collect();
+        let body = group(devices[0].account, partition, 0, &members);
+        let made = made(node, tls, &devices[0], Asked::CreateGroup, body).await;
+        talks.push((made.expect("a group"), devices));
     }
     let devices = vec![next(0), next(1)];
-    let body = CreateDirect { peer: devices[1].account }.encode_body();
-    talks.push((make(world, &devices[0], Asked::CreateDirect, body.into()).await, devices));
+    let body = CreateDirect { peer: devices[1].account }.encode_body().into();
+    let made = made(node, tls, &devices[0], Asked::CreateDirect, body).await;
+    talks.push((made.expect("a direct conversation"), devices));
     talks
 }
 
-/// The nonce with which the account's group lives in this partition.
-fn nonce_in(creator: AccountId, partition: PartitionId) -> [u8; 16] {
-    let nonces = (0_u64..).map(|number| {
+/// What asks for a group that lives in this partition; another one for another `from`.
+pub(crate) fn group(creator: AccountId, partition: PartitionId, from: u64, members: &[AccountId]) -> Bytes {
+    let nonces = (from..).map(|number| {
         let mut nonce = [0; 16];
         nonce[8..].copy_from_slice(&number.to_be_bytes());
         nonce
@@ -368,32 +376,29 @@ fn nonce_in(creator: AccountId, partition: PartitionId) -> [u8; 16] {
     let lives = |nonce: &[u8; 16]| {
         ShardMap::even(PARTITIONS).of_conversation(ConversationId::group(creator, *nonce)) == partition
     };
-    nonces.take(10_000).find(lives).expect("a sixth of all are in it")
+    let nonce = nonces.take(10_000).find(lives).expect("a sixth of all are in it");
+    let members = members.iter().map(|account| MemberChange { account: *account, role: Role::Member }).collect();
+    CreateGroup { nonce, title: format!("a group in {partition}"), members }.encode_body().into()
 }
 
-async fn make(world: &World, who: &Credentials, method: Asked, body: Bytes) -> ConversationId {
+/// Has a node make or change a conversation, however often it has to be asked.
+pub(crate) async fn made(
+    node: SocketAddr,
+    tls: &ClientConfig,
+    who: &Credentials,
+    method: Asked,
+    body: Bytes,
+) -> Result<ConversationId, String> {
     let deadline = Instant::now() + SET_UP_WITHIN;
     loop {
-        match try_to_make(world, who, method, body.clone()).await {
-            Ok(conversation) => return conversation,
-            Err(error) if Instant::now() > deadline => panic!("no conversation: {error}"),
-            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
-        }
-    }
-}
-
-async fn try_to_make(world: &World, who: &Credentials, method: Asked, body: Bytes) -> Result<ConversationId, String> {
-    let mut session = Session::welcomed(world.nodes[0], &world.tls, who).await?;
-    let request = Request { id: RequestId(1), method, body };
-    session.control.send.write(request.to_frame().into()).await.map_err(|error| error.to_string())?;
-    loop {
-        let frame = session.control.frames.next().await.map_err(|error| error.to_string())?.ok_or("ended")?;
-        match ControlDown::decode(frame).map_err(|error| error.to_string())? {
-            Some(ControlDown::Response(response)) if response.code == ErrorCode::None => {
-                return conversation_of(response.body);
-            }
-            Some(ControlDown::Response(response)) => return Err(response.code.to_string()),
-            _ => {}
+        let tried = async {
+            let mut session = Session::welcomed(node, tls, who).await?;
+            session.ask(1, method, body.clone()).await?;
+            conversation_of(session.answer().await?)
+        };
+        match tried.await {
+            Err(_) if Instant::now() < deadline => tokio::time::sleep(LOOK_EVERY).await,
+            ended => return ended,
         }
     }
 }

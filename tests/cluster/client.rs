@@ -4,23 +4,22 @@
 //! It posts at a steady pace, goes to another node when its own is silent or lets it go, and sends again what was not answered.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::{ClientConfig, Endpoint};
+use quinn::ClientConfig;
 use rove_client_core::outbox::{Draft, Effects, Outbox, Outcome};
 use rove_client_core::sync::{Arrival, Held};
 use rove_client_core::timeline::LocalId;
 use rove_protocol::ids::{ConversationId, PostNo, PostTag, Seq, WriterId};
 use rove_protocol::limits;
 use rove_protocol::message::{Body as _, ControlDown, ConversationDown, Event, Heartbeat, Mark, Message as _, Open};
-use rove_protocol::registry::{ALPN, ErrorCode, EventKind, StreamType};
-use rove_protocol::transport::{Connection as _, FrameReader, SendStream as _};
-use rove_protocol::wire::put_varint;
-use rove_quic::{Connection, RecvStream, SendStream, client_tls};
+use rove_protocol::registry::{ALPN, ErrorCode, EventKind};
+use rove_protocol::transport::{Connection as _, SendStream as _};
+use rove_quic::client_tls;
 use rove_sim::client::{digest, message_of};
 use rove_sim::history::{ClientId, PostEnd, Record};
 use rove_sim::rng::Rng;
@@ -30,12 +29,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::nodes::NODES;
 use crate::recorder::Recorder;
+use crate::session::{Lost, Session, Stream};
 use crate::watch::Watch;
 
 /// Posts queued at most: more than may be unanswered, so that the limit is met when nothing is answered for long.
 const MAX_QUEUED: usize = limits::UNANSWERED_POSTS + 16;
-/// A node that is well shakes hands and welcomes within this; another one is tried then.
-const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// Silence after which a client that waits for an answer tries another node.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two attempts to connect, at most.
@@ -73,70 +71,6 @@ impl World {
     }
 }
 
-/// Why a connection is of no more use. Words, for reports.
-type Lost = String;
-
-fn lost(error: impl std::fmt::Display) -> Lost {
-    error.to_string()
-}
-
-/// A stream of a connection.
-pub(crate) struct Stream {
-    pub(crate) send: SendStream,
-    pub(crate) frames: FrameReader<RecvStream>,
-}
-
-/// A session that was welcomed.
-pub(crate) struct Session {
-    // Dropping the endpoint would end the connection.
-    endpoint: Endpoint,
-    connection: Connection,
-    pub(crate) control: Stream,
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        // At once: the node should not wait for a device that has gone elsewhere.
-        self.endpoint.close(0_u32.into(), b"");
-    }
-}
-
-impl Session {
-    /// Connects to a node and is welcomed.
-    pub(crate) async fn welcomed(node: SocketAddr, tls: &ClientConfig, who: &Credentials) -> Result<Self, Lost> {
-        timeout(CONNECT_WITHIN, Self::connect(node, tls, who)).await.map_err(|_| "no welcome in time".to_owned())?
-    }
-
-    async fn connect(node: SocketAddr, tls: &ClientConfig, who: &Credentials) -> Result<Self, Lost> {
-        let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).map_err(lost)?;
-        let connecting = endpoint.connect_with(tls.clone(), node, "localhost").map_err(lost)?;
-        let connection: Connection = connecting.await.map_err(lost)?.into();
-        let mut control = open(&connection, StreamType::Control, &who.hello().to_frame()).await?;
-        loop {
-            let frame = control.frames.next().await.map_err(lost)?.ok_or("the control stream ended")?;
-            match ControlDown::decode(frame).map_err(lost)? {
-                Some(ControlDown::Welcome(_)) => return Ok(Self { endpoint, connection, control }),
-                Some(ControlDown::Closed(closed)) => return Err(format!("not welcomed: {}", closed.code)),
-                _ => {}
-            }
-        }
-    }
-
-    /// Opens a conversation.
-    pub(crate) async fn open(&self, open_frame: &Open) -> Result<Stream, Lost> {
-        open(&self.connection, StreamType::Conversation, &open_frame.to_frame()).await
-    }
-}
-
-async fn open(connection: &Connection, stream_type: StreamType, first: &[u8]) -> Result<Stream, Lost> {
-    let mut start = Vec::with_capacity(first.len() + 1);
-    put_varint(&mut start, u64::from(stream_type.0));
-    start.extend_from_slice(first);
-    let (mut send, recv) = connection.open().await.map_err(lost)?;
-    send.write(start.into()).await.map_err(lost)?;
-    Ok(Stream { send, frames: FrameReader::new(recv) })
-}
-
 /// A client.
 pub(crate) struct Client {
     id: ClientId,
@@ -156,7 +90,7 @@ pub(crate) struct Client {
     home: usize,
     at: usize,
     /// Why connections were lost, lately: for reports.
-    why: Lost,
+    why: String,
 }
 
 impl Client {
@@ -201,6 +135,10 @@ impl Client {
             }
             let node = self.world.nodes[self.at % self.world.nodes.len()];
             if let Err(why) = self.session(node, &deadline).await {
+                if why.denies() {
+                    let what = format!("client {} is denied what is there by {node}: {why}", self.id.0);
+                    self.world.recorder.record(&Record::Wrong { what });
+                }
                 self.at = if self.may_go_home() { self.home } else { self.at + 1 };
                 self.why = format!("{node}: {why}");
             }
@@ -262,17 +200,17 @@ impl Client {
         while !self.is_done() {
             tokio::select! {
                 frame = stream.frames.next() => {
-                    let frame = frame.map_err(lost)?.ok_or("the stream ended")?;
+                    let frame = frame.map_err(Lost::gone)?.ok_or("the stream ended")?;
                     quiet_since = Instant::now();
-                    if let Some(message) = ConversationDown::decode(frame).map_err(lost)? {
+                    if let Some(message) = ConversationDown::decode(frame).map_err(Lost::gone)? {
                         self.hear(message, &mut read)?;
                     }
                 }
                 frame = session.control.frames.next() => {
-                    let frame = frame.map_err(lost)?.ok_or("the control stream ended")?;
-                    match ControlDown::decode(frame).map_err(lost)? {
-                        Some(ControlDown::GoAway(_)) => return Err("sent away".to_owned()),
-                        Some(ControlDown::Closed(closed)) => return Err(format!("closed: {}", closed.code)),
+                    let frame = frame.map_err(Lost::gone)?.ok_or("the control stream ended")?;
+                    match ControlDown::decode(frame).map_err(Lost::gone)? {
+                        Some(ControlDown::GoAway(_)) => return Err("sent away".into()),
+                        Some(ControlDown::Closed(closed)) => return Err(Lost::told("closed", closed.code)),
                         _ => {}
                     }
                 }
@@ -285,20 +223,20 @@ impl Client {
                     let behind = self.held.cursor < self.world.recorder.known(self.conversation);
                     let waits = self.outbox.in_flight() > 0 || (self.phase() == Phase::Finish && behind);
                     if waits && quiet_since.elapsed() > PATIENCE {
-                        return Err("silent".to_owned());
+                        return Err("silent".into());
                     }
                     if deadline.borrow().is_some_and(|deadline| Instant::now() > deadline) {
-                        return Err(format!("out of time; {}", self.why));
+                        return Err(Lost::by(format!("out of time; {}", self.why)));
                     }
                     if begun.elapsed() > AWAY && self.may_go_home() {
-                        return Err("goes home".to_owned());
+                        return Err("goes home".into());
                     }
                     if self.phase() == Phase::Load {
                         self.enqueue();
                     }
                     if self.rng.chance(50) {
                         let mark = Mark { delivered: self.held.cursor, read: self.held.cursor };
-                        stream.send.write(mark.to_frame().into()).await.map_err(lost)?;
+                        stream.send.write(mark.to_frame().into()).await.map_err(Lost::gone)?;
                     }
                 }
             }
@@ -341,7 +279,7 @@ impl Client {
                 });
             }
             let sending = stream.send.write(post.to_frame().into());
-            timeout(PATIENCE, sending).await.map_err(|_| "takes no bytes".to_owned())?.map_err(lost)?;
+            timeout(PATIENCE, sending).await.map_err(|_| "takes no bytes")?.map_err(Lost::gone)?;
         }
         Ok(())
     }
@@ -384,7 +322,7 @@ impl Client {
                     head: self.held.head.max(receipt.read),
                 });
             }
-            ConversationDown::Closed(closed) => return Err(format!("the conversation was closed: {}", closed.code)),
+            ConversationDown::Closed(closed) => return Err(Lost::told("the conversation was closed", closed.code)),
         }
         self.outbox.number(&mut effects);
         self.settle(effects);
@@ -451,8 +389,8 @@ pub(crate) async fn full_read(
     let mut end = head;
     while messages.last().is_none_or(|(seq, _)| *seq < end) {
         let next = timeout(PATIENCE, stream.frames.next()).await.map_err(|_| format!("silent before {end}"))?;
-        let frame = next.map_err(lost)?.ok_or("the stream ended")?;
-        match ConversationDown::decode(frame).map_err(lost)? {
+        let frame = next.map_err(Lost::gone)?.ok_or("the stream ended")?;
+        match ConversationDown::decode(frame).map_err(Lost::gone)? {
             // Events that nobody was told of are of its log as well.
             Some(ConversationDown::Opened(opened)) => end = opened.head,
             Some(ConversationDown::Event(event)) => messages.push((event.seq, message_of(&event))),
@@ -466,5 +404,7 @@ pub(crate) async fn full_read(
 
 /// A conversation's id, decoded from an answer.
 pub(crate) fn conversation_of(body: Bytes) -> Result<ConversationId, String> {
-    rove_protocol::message::ConversationInfo::decode_body(body).map(|info| info.conversation).map_err(lost)
+    rove_protocol::message::ConversationInfo::decode_body(body)
+        .map(|info| info.conversation)
+        .map_err(|error| error.to_string())
 }

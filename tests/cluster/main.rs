@@ -1,8 +1,8 @@
 //! Three real nodes, real clients and real faults (tier 3 of the plan of tests).
 //!
 //! - [`nodes`] starts, kills and stops the processes; [`relay`] is the network between them;
-//! - [`client`]s post and read through any node, and [`recorder`] writes down what they did: the history that the checker of the
-//!   simulation (`rove_sim::checker`) judges;
+//! - [`client`]s post and read through any node, each by one [`session`] after the other, and [`recorder`] writes down what they
+//!   did: the history that the checker of the simulation (`rove_sim::checker`) judges;
 //! - [`watch`] asks every node what its replicas are; [`arena`] holds a run together, from the first node to the verdict;
 //! - [`faults`] go wrong; [`run`] injects one and makes the table;
 //! - [`handover`] is about one of them as people see it, with the client library.
@@ -25,6 +25,7 @@ mod nodes;
 mod recorder;
 mod relay;
 mod run;
+mod session;
 mod watch;
 
 use std::time::Duration;

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use rove_protocol::ids::PartitionId;
 use tokio::time::Instant;
 
 use super::Fired;
+use super::stale::Asker;
 use crate::arena::Arena;
 use crate::nodes::NODES;
 
@@ -54,13 +56,15 @@ pub(super) async fn all(arena: &mut Arena, until: Instant) -> Result<Fired, Stri
     Ok(Fired::Times(fired))
 }
 
-/// F4: a leader stands still until others lead, and then goes on as if nothing had been.
+/// F4: a leader stands still until others lead, and then goes on as if nothing had been. It must not deny what it has missed.
 pub(super) async fn pause(arena: &mut Arena, until: Instant) -> Result<Fired, String> {
     let mut fired = 0;
     while fired == 0 || Instant::now() < until {
         arena.pass(Duration::from_millis(500)).await;
         let node = arena.watch.busiest();
         let led = arena.watch.led_by(node);
+        let partition = arena.rng.pick(&led).unwrap_or(PartitionId(1));
+        let asker = Asker::at(arena, node, partition).await?;
         if !arena.nodes.signal(node, Signal::SIGSTOP) {
             return Err(format!("node {node} is gone: {}", arena.nodes.last_words(node)));
         }
@@ -69,7 +73,9 @@ pub(super) async fn pause(arena: &mut Arena, until: Instant) -> Result<Fired, St
         let others = NODES.into_iter().filter(|other| *other != node);
         let replaced = others.flat_map(|other| arena.watch.led_by(other)).any(|partition| led.contains(&partition));
         fired += u64::from(replaced);
+        let asked = asker.ask(arena).await;
         arena.nodes.signal(node, Signal::SIGCONT);
+        asked?.answered().await?;
         arena.accepts_everywhere().await?;
     }
     Ok(Fired::Times(fired))

@@ -12,6 +12,7 @@ mod panics;
 mod power;
 mod rebuild;
 mod snapshots;
+mod stale;
 mod syncs;
 mod transfers;
 mod upgrade;
