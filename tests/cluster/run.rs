@@ -10,9 +10,15 @@ use tokio::time::Instant;
 use crate::arena::{Arena, Options, Outcome};
 use crate::faults::{Fault, Fired};
 
+/// Time for each variant of a fault in which it must have done something: the slowest, which have a node write for seconds, start it again
+/// and wait until it has caught up, take about five. In a shorter run the table says what was not reached.
+const ENOUGH: Duration = Duration::from_secs(8);
+
 /// What is said of one fault.
 pub(crate) struct Row {
     pub(crate) fault: Fault,
+    /// How long it had.
+    time: Duration,
     pub(crate) fired: Fired,
     pub(crate) outcome: Option<Outcome>,
 }
@@ -21,8 +27,13 @@ impl Row {
     /// What must not be; empty if all is well.
     pub(crate) fn wrong(&self) -> Vec<String> {
         let mut wrong = Vec::new();
-        if self.fired == Fired::Times(0) {
+        if self.fired.times() == Some(0) {
             wrong.push("it never fired".to_owned());
+        }
+        if let Fired::Each(tally) = &self.fired {
+            let enough = self.time >= ENOUGH * u32::try_from(tally.each().len()).unwrap_or(u32::MAX);
+            let missing = tally.each().iter().filter(|(_, times)| enough && *times == 0);
+            wrong.extend(missing.map(|(variant, _)| format!("never, although there was time: {variant}")));
         }
         if let Some(outcome) = &self.outcome {
             wrong.extend(outcome.counts.wrong_refusals());
@@ -43,11 +54,11 @@ impl Row {
 pub(crate) async fn one(fault: Fault, options: Options, time: Duration) -> Row {
     let mut arena = match Arena::start(options, fault.before).await {
         Ok(arena) => arena,
-        Err(why) => return Row { fault, fired: Fired::Skipped(why), outcome: None },
+        Err(why) => return Row { fault, time, fired: Fired::Skipped(why), outcome: None },
     };
     let injected = (fault.inject)(&mut arena, Instant::now() + time).await;
     if let Ok(Fired::Skipped(_)) = &injected {
-        return Row { fault, fired: injected.unwrap_or(Fired::Times(0)), outcome: None };
+        return Row { fault, time, fired: injected.unwrap_or(Fired::Times(0)), outcome: None };
     }
     let mut outcome = arena.finish().await;
     let fired = injected.unwrap_or_else(|wrong| {
@@ -55,7 +66,7 @@ pub(crate) async fn one(fault: Fault, options: Options, time: Duration) -> Row {
         // It fired: something came of it.
         Fired::Times(1)
     });
-    Row { fault, fired, outcome: Some(outcome) }
+    Row { fault, time, fired, outcome: Some(outcome) }
 }
 
 /// The figure below which so many of a hundred are; the figures are in order.
@@ -88,7 +99,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
             );
             continue;
         };
-        let Fired::Times(fired) = row.fired else { continue };
+        let Some(fired) = row.fired.times() else { continue };
         let (lost, doubled, disordered) =
             (row.violated(&["I1 "]), row.violated(&["I2 "]), row.violated(&["I3 ", "I4 ", "I5 "]));
         let other = row.wrong().len() - lost - doubled - disordered;
@@ -108,6 +119,15 @@ pub(crate) fn table(rows: &[Row]) -> String {
             "{fault}: from the kill of a leader until a post sent after it is acknowledged, {}",
             distribution(times)
         );
+    }
+    for row in rows {
+        if let Fired::Each(tally) = &row.fired
+            && tally.each().len() > 1
+        {
+            let each: Vec<String> = tally.each().iter().map(|(variant, times)| format!("{variant}: {times}")).collect();
+            let missed = if tally.each().iter().any(|(_, times)| *times == 0) { " (not all were reached)" } else { "" };
+            let _ = writeln!(text, "{}: {}{missed}", row.fault.id, each.join(", "));
+        }
     }
     for row in rows {
         for wrong in row.wrong() {

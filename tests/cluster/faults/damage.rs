@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Fired;
+use super::{Fired, Tally};
 use crate::arena::Arena;
 
 /// A node that refuses its files does so at once.
@@ -116,43 +116,48 @@ pub(super) async fn flipped_bit(arena: &mut Arena, until: Instant) -> Result<Fir
 /// Damages something in a data directory.
 type Damage = fn(&Path) -> Result<(), String>;
 
-/// F17: in turn a log that is cut off, a log that is gone, and the same of the files that RocksDB begins with.
+/// Cuts a file off in the middle of so many bytes.
+fn cut(path: &Path, length: u64) -> Result<(), String> {
+    let file = fs::File::options().write(true).open(path).map_err(failed(path))?;
+    file.set_len(length / 2).map_err(failed(path))
+}
+
+fn remove(paths: &[PathBuf]) -> Result<(), String> {
+    paths.iter().try_for_each(|path| fs::remove_file(path).map_err(failed(path)))
+}
+
+fn manifests(data: &Path) -> Result<Vec<PathBuf>, String> {
+    files(&data.join("state"), |name| name.starts_with("MANIFEST-"))
+}
+
+/// What F17 does in turn: the log, and the files that RocksDB begins with.
+const LOSSES: [(&str, Damage); 5] = [
+    ("its log was cut off", |data| {
+        let path = raft_logs(data)?.swap_remove(0);
+        let bytes = fs::read(&path).map_err(failed(&path))?;
+        cut(&path, written(&bytes) as u64)
+    }),
+    ("its log is gone", |data| remove(&raft_logs(data)?)),
+    ("MANIFEST was cut off", |data| {
+        let path = manifests(data)?.swap_remove(0);
+        cut(&path, fs::metadata(&path).map_err(failed(&path))?.len())
+    }),
+    ("MANIFEST is gone", |data| remove(&manifests(data)?)),
+    ("CURRENT is gone", |data| remove(&[data.join("state").join("CURRENT")])),
+];
+
+/// F17: one of them after the other.
 pub(super) async fn lost_files(arena: &mut Arena, until: Instant) -> Result<Fired, String> {
     let mut troubles = Vec::new();
-    let mut fired = 0;
-    let cases: [(&str, Damage); 5] = [
-        ("its log was cut off", |data| {
-            let path = raft_logs(data)?.swap_remove(0);
-            let bytes = fs::read(&path).map_err(failed(&path))?;
-            let file = fs::File::options().write(true).open(&path).map_err(failed(&path))?;
-            file.set_len(written(&bytes) as u64 / 2).map_err(failed(&path))
-        }),
-        ("its log is gone", |data| {
-            raft_logs(data)?.iter().try_for_each(|path| fs::remove_file(path).map_err(failed(path)))
-        }),
-        ("MANIFEST was cut off", |data| {
-            let path = files(&data.join("state"), |name| name.starts_with("MANIFEST-"))?.swap_remove(0);
-            let length = fs::metadata(&path).map_err(failed(&path))?.len();
-            let file = fs::File::options().write(true).open(&path).map_err(failed(&path))?;
-            file.set_len(length / 2).map_err(failed(&path))
-        }),
-        ("MANIFEST is gone", |data| {
-            let paths = files(&data.join("state"), |name| name.starts_with("MANIFEST-"))?;
-            paths.iter().try_for_each(|path| fs::remove_file(path).map_err(failed(path)))
-        }),
-        ("CURRENT is gone", |data| {
-            let path = data.join("state").join("CURRENT");
-            fs::remove_file(&path).map_err(failed(&path))
-        }),
-    ];
-    for (what, damage) in cases {
-        if fired > 0 && Instant::now() > until {
-            break;
-        }
+    let (mut fired, mut round) = (Tally::of(LOSSES.map(|(what, _)| what)), 0);
+    while round == 0 || Instant::now() < until {
+        let place = fired.turn(round);
+        let (what, damage) = LOSSES[place];
         let node = arena.watch.busiest();
         // All of them are tried: each is a finding of its own.
         troubles.extend(refused(arena, node, what, damage).await.err());
-        fired += 1;
+        fired.count(place, true);
+        round += 1;
     }
-    if troubles.is_empty() { Ok(Fired::Times(fired)) } else { Err(troubles.join("\n")) }
+    if troubles.is_empty() { Ok(Fired::Each(fired)) } else { Err(troubles.join("\n")) }
 }

@@ -13,7 +13,7 @@ use nix::sys::statvfs::statvfs;
 use rove_protocol::registry::ErrorCode;
 use tokio::time::Instant;
 
-use super::Fired;
+use super::{Fired, Tally};
 use crate::arena::Arena;
 use crate::nodes::{NODES, Nodes};
 
@@ -140,12 +140,14 @@ async fn full(arena: &mut Arena, node: u64) -> Result<(), String> {
 
 /// F18.
 pub(super) async fn fill(arena: &mut Arena, until: Instant) -> Result<Fired, String> {
-    let mut fired = 0;
-    while fired == 0 || Instant::now() < until {
-        let node = if fired % 4 == 0 { arena.watch.busiest() } else { arena.rng.pick(&NODES).unwrap_or(1) };
+    let (mut fired, mut round) = (Tally::of(["almost full", "full"]), 0);
+    while round == 0 || Instant::now() < until {
+        let node = if round % 2 == 0 { arena.watch.busiest() } else { arena.rng.pick(&NODES).unwrap_or(1) };
         almost(arena, node).await?;
+        fired.count(0, true);
         full(arena, node).await?;
-        fired += 2;
+        fired.count(1, true);
+        round += 1;
     }
-    Ok(Fired::Times(fired))
+    Ok(Fired::Each(fired))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Fired;
+use super::{Fired, Tally};
 use crate::arena::Arena;
 use crate::nodes::NODES;
 use crate::relay::{Counts, Rule};
@@ -19,25 +19,26 @@ const CALM: Duration = Duration::from_secs(1);
 /// Nothing passes.
 const CUT: Rule = Rule { cut: true, loss: 0, twice: 0, jitter_ms: 0, rate: 0 };
 
-/// Sets rules, lets them hold, and heals, again and again. Fires as often as something came of it.
+/// Sets the rules of each variant in turn, lets them hold, and heals, again and again. Fires as often as something came of it.
 async fn again(
     arena: &mut Arena,
     until: Instant,
+    variants: &[&'static str],
     mut set: impl FnMut(&mut Arena, u64),
     met: impl Fn(Counts) -> u64,
 ) -> Result<Fired, String> {
-    let (mut fired, mut round) = (0, 0);
+    let (mut fired, mut round) = (Tally::of(variants.iter().copied()), 0);
     while round == 0 || Instant::now() < until {
         let before = met(arena.mesh.links.counts());
         set(arena, round);
         arena.pass(HOLDS).await;
-        fired += u64::from(met(arena.mesh.links.counts()) > before);
+        fired.count(fired.turn(round), met(arena.mesh.links.counts()) > before);
         arena.mesh.links.heal();
         arena.accepts_everywhere().await.map_err(|error| format!("after the fault: {error}: {}", arena.state()))?;
         arena.pass(CALM).await;
         round += 1;
     }
-    Ok(Fired::Times(fired))
+    Ok(Fired::Each(fired))
 }
 
 /// A node: in turn whoever leads most, and any.
@@ -55,7 +56,7 @@ pub(super) async fn partition(arena: &mut Arena, until: Instant) -> Result<Fired
         let node = victim(arena, round);
         others(node).for_each(|other| arena.mesh.links.set_both(node, other, CUT));
     };
-    again(arena, until, set, |counts| counts.dropped).await
+    again(arena, until, &["cut"], set, |counts| counts.dropped).await
 }
 
 /// F23: in turn a node is not heard by anybody, hears nobody, and is not heard by one of the others.
@@ -71,7 +72,8 @@ pub(super) async fn one_way(arena: &mut Arena, until: Instant) -> Result<Fired, 
             }
         }
     };
-    again(arena, until, set, |counts| counts.dropped).await
+    let variants = ["nobody hears it", "it hears nobody", "one does not hear it"];
+    again(arena, until, &variants, set, |counts| counts.dropped).await
 }
 
 /// F24: two nodes hear the third, but not each other.
@@ -81,7 +83,7 @@ pub(super) async fn bridge(arena: &mut Arena, until: Instant) -> Result<Fired, S
         let ends: Vec<u64> = others(bridge).collect();
         arena.mesh.links.set_both(ends[0], ends[1], CUT);
     };
-    again(arena, until, set, |counts| counts.dropped).await
+    again(arena, until, &["cut"], set, |counts| counts.dropped).await
 }
 
 /// F25: loss of 1, 10 and 30 %, repeats, and half a second of jitter, which reorders.
@@ -93,8 +95,9 @@ pub(super) async fn noise(arena: &mut Arena, until: Instant) -> Result<Fired, St
             others(node).for_each(|other| arena.mesh.links.set(node, other, rule));
         }
     };
+    let variants = ["1 %, 500 ms", "10 %, 20 ms", "30 %, 5 ms", "10 %, 100 ms"];
     // Each of the three has to have happened.
-    again(arena, until, set, |counts| counts.dropped.min(counts.repeated).min(counts.delayed)).await
+    again(arena, until, &variants, set, |counts| counts.dropped.min(counts.repeated).min(counts.delayed)).await
 }
 
 /// F26: what goes to one follower passes at 256 kbit/s.
@@ -105,7 +108,7 @@ pub(super) async fn slow(arena: &mut Arena, until: Instant) -> Result<Fired, Str
         let rule = Rule { rate: 256_000, ..Rule::default() };
         others(follower).for_each(|other| arena.mesh.links.set(other, follower, rule));
     };
-    again(arena, until, set, |counts| counts.delayed).await
+    again(arena, until, &["slow"], set, |counts| counts.delayed).await
 }
 
 /// F29: a link is there for a second and gone for a second.

@@ -1,7 +1,8 @@
 //! What goes wrong, each under its number in the list of faults to survive.
 //!
-//! A fault counts how often it did something. One that needs what this machine does not have or allow says so and is skipped; one that
-//! never did anything although it could have fails the run.
+//! A fault counts how often it did something, and if it has variants, how often each did: it takes them in turn. One that needs what this
+//! machine does not have or allow says so and is skipped; one that never did anything although it could have fails the run, and so does a
+//! variant for which there was time enough.
 
 mod damage;
 mod full;
@@ -31,8 +32,50 @@ pub(crate) use panics::CRASH_AT;
 pub(crate) enum Fired {
     /// So often.
     Times(u64),
+    /// The same of a fault with variants.
+    Each(Tally),
     /// It cannot be injected here, and why.
     Skipped(String),
+}
+
+impl Fired {
+    /// How often, in all.
+    pub(crate) fn times(&self) -> Option<u64> {
+        match self {
+            Self::Times(times) => Some(*times),
+            Self::Each(tally) => Some(tally.total()),
+            Self::Skipped(_) => None,
+        }
+    }
+}
+
+/// The variants of a fault, and how often each of them did something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tally(Vec<(&'static str, u64)>);
+
+impl Tally {
+    fn of(variants: impl IntoIterator<Item = &'static str>) -> Self {
+        Self(variants.into_iter().map(|variant| (variant, 0)).collect())
+    }
+
+    /// The place of the variant whose turn it is in this round.
+    fn turn(&self, round: u64) -> usize {
+        usize::try_from(round % self.0.len().max(1) as u64).unwrap_or(0)
+    }
+
+    /// The variant at this place has done something, if `fired`.
+    fn count(&mut self, place: usize, fired: bool) {
+        self.0[place].1 += u64::from(fired);
+    }
+
+    fn total(&self) -> u64 {
+        self.0.iter().map(|(_, times)| times).sum()
+    }
+
+    /// Each with how often.
+    pub(crate) fn each(&self) -> &[(&'static str, u64)] {
+        &self.0
+    }
 }
 
 /// Injecting, which ends soon after the instant it is given; an error is something that must not be.
@@ -45,7 +88,7 @@ pub(crate) struct Fault {
     pub(crate) id: &'static str,
     /// What it is.
     pub(crate) what: &'static str,
-    /// How much of the time it gets, against others.
+    /// How much of the time it gets, against others: those with variants so much that each has its turn in a run of ten minutes.
     pub(crate) weight: u32,
     /// Done to the nodes' places before they start.
     pub(crate) before: Option<Before>,
@@ -75,18 +118,18 @@ pub(crate) const ALL: &[Fault] = &[
     fault!("F3", "SIGKILL of all nodes at once", 2, kills::all),
     fault!("F4", "SIGSTOP of a leader for two election time-outs", 1, kills::pause),
     fault!("F4s", "SIGSTOP until it needs a snapshot", 1, snapshots::paused, Some(snapshots::keep_little)),
-    fault!("F8", "panic between two steps", 1, panics::between_steps),
+    fault!("F8", "panic between two steps", 2, panics::between_steps),
     fault!("F8s", "panic after a snapshot's install", 1, panics::after_install, Some(snapshots::keep_little)),
     fault!("F10", "power loss on one node", 1, power::one, Some(power::mount)),
     fault!("F11", "power loss on all nodes at once", 2, power::all, Some(power::mount)),
     fault!("F13", "a sync of the disk fails once", 1, syncs::fail_once),
     fault!("F16", "a bit flips in the middle of the raft log", 1, damage::flipped_bit),
-    fault!("F17", "files of the log or the state are cut off or gone", 2, damage::lost_files),
+    fault!("F17", "files of the log or the state are cut off or gone", 3, damage::lost_files),
     fault!("F18", "the disk is full", 2, full::fill, Some(full::mount)),
     fault!("F20", "an old data directory is put back", 1, old::copy_back),
     fault!("F21", "an empty disk", 1, old::empty),
     fault!("F22", "partition 1|2", 2, links::partition),
-    fault!("F23", "one direction is cut", 1, links::one_way),
+    fault!("F23", "one direction is cut", 2, links::one_way),
     fault!("F24", "a bridge: two nodes hear only the third", 1, links::bridge),
     fault!("F25", "loss, repeats, reordering, jitter", 2, links::noise),
     fault!("F26", "256 kbit/s to a follower", 1, links::slow),

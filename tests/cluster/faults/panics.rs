@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Fired, kills, snapshots};
+use super::{Fired, Tally, kills, snapshots};
 use crate::api::Api;
 use crate::arena::Arena;
 
@@ -56,27 +56,31 @@ async fn sign_ups(address: SocketAddr, trust: Trust, since: usize) {
 
 /// F8: one node after the other ends by a panic at one of the points, and comes back.
 pub(super) async fn between_steps(arena: &mut Arena, until: Instant) -> Result<Fired, String> {
-    let mut fired = 0;
-    while fired == 0 || Instant::now() < until {
-        for (node, other) in [(1, 2), (2, 3), (3, 1)] {
+    let mut fired = Tally::of(POINTS.map(|(point, _)| point));
+    let mut round = 0;
+    while round == 0 || Instant::now() < until {
+        for (number, (node, other)) in (0..).zip([(1, 2), (2, 3), (3, 1)]) {
             arena.nodes.kill(node);
             let since = arena.nodes.log(node).len();
-            let (point, most) = arena.rng.pick(&POINTS).unwrap_or(POINTS[0]);
+            // Each node at each of them.
+            let place = fired.turn(round + number);
+            let (point, most) = POINTS[place];
             let told = arm(arena, node, point, most);
             // They end with this.
             let mut others = JoinSet::new();
             others.spawn(sign_ups(arena.nodes.home(other).clients, arena.nodes.trust.clone(), since));
             panicked(arena, node, &told, since).await?;
             drop(others);
-            fired += 1;
+            fired.count(place, true);
             arena.nodes.start(node);
             arena.nodes.serves(node).await?;
             let what = format!("node {node} is in step again after {told}");
             arena.until(&what, kills::RECOVERS_WITHIN, |arena| arena.watch.in_step(node)).await?;
         }
         arena.accepts_everywhere().await?;
+        round += 1;
     }
-    Ok(Fired::Times(fired))
+    Ok(Fired::Each(fired))
 }
 
 /// F8, at the end of a snapshot's install: before the log says that it begins there.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
-use super::{Fired, links};
+use super::{Fired, Tally, links};
 use crate::arena::Arena;
 use crate::nodes::{NODES, Nodes};
 use crate::relay::Rule;
@@ -60,9 +60,11 @@ fn says(arena: &Arena, node: u64, since: usize, words: &str) -> bool {
 /// F32: the node dies in turn when its snapshot is half there, when raft has taken it, and when it is installed; each time it comes back
 /// and catches up.
 pub(super) async fn killed_installs(arena: &mut Arena, until: Instant) -> Result<Fired, String> {
-    let mut fired = 0;
-    while fired == 0 || Instant::now() < until {
-        let words = [BEGUN, TAKEN, INSTALLED][usize::try_from(fired % 3).unwrap_or(0)];
+    let moments = [BEGUN, TAKEN, INSTALLED];
+    let (mut fired, mut round) = (Tally::of(moments), 0);
+    while round == 0 || Instant::now() < until {
+        let place = fired.turn(round);
+        let words = moments[place];
         let (node, since) = away(arena).await;
         links::others(node).for_each(|other| arena.mesh.links.set(other, node, PACED));
         arena.nodes.start(node);
@@ -82,9 +84,10 @@ pub(super) async fn killed_installs(arena: &mut Arena, until: Instant) -> Result
         if !says(arena, node, since, INSTALLED) {
             return Err(format!("node {node} has caught up without a snapshot"));
         }
-        fired += 1;
+        fired.count(place, true);
+        round += 1;
     }
-    Ok(Fired::Times(fired))
+    Ok(Fired::Each(fired))
 }
 
 /// F4: a node stands still until it needs snapshots, with all its sessions, and then goes on as if nothing had been.
