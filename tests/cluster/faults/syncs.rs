@@ -1,7 +1,8 @@
 //! F2, F13: a node dies in the middle of a sync of its disk, or the sync fails. By `strace`, where there is one that may attach.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -16,6 +17,9 @@ use crate::nodes::NODES;
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
 /// Syncs after which a node is killed, at most: counted for each of its threads.
 const DEEPEST: u64 = 40;
+/// What a node says at the end that was told of a failed sync, whoever of its libraries was told: it stops, and why.
+const STOPS: &str = "the node cannot go on";
+const WHY: [&str; 4] = ["fdatasync", "fsync", "Input/output error", "disk I/O error"];
 
 /// A tracer that is attached to a process. Let go of when dropped: the process goes on.
 struct Tracer(Child);
@@ -50,11 +54,13 @@ async fn again(
     until: Instant,
     mut what: impl FnMut(&mut Arena) -> String,
     injected: impl Fn(&str) -> bool,
+    as_it_should: impl Fn(ExitStatus, &str) -> bool,
 ) -> Result<Fired, String> {
     let mut fired = 0;
     while fired == 0 || Instant::now() < until {
         let node = if fired % 2 == 0 { arena.watch.busiest() } else { arena.rng.pick(&NODES).unwrap_or(1) };
         let what = what(arena);
+        let since = arena.nodes.log(node).len();
         let (mut tracer, out) = match attach(arena, node, &what) {
             Ok(attached) => attached,
             Err(why) if fired == 0 => return Ok(Fired::Skipped(why)),
@@ -71,8 +77,10 @@ async fn again(
         let Some(status) = ended else {
             return Err(format!("node {node} goes on after {what}: {}", arena.nodes.last_words(node)));
         };
-        if status.success() {
-            return Err(format!("node {node} ended as if all were well after {what}"));
+        let log = arena.nodes.log(node);
+        let said = log.get(since..).unwrap_or_default();
+        if !as_it_should(status, said.lines().last().unwrap_or_default()) {
+            return Err(format!("node {node} ended ({status}) other than it should after {what}: {said}"));
         }
         fired += 1;
         drop(tracer);
@@ -86,11 +94,15 @@ async fn again(
 /// F2.
 pub(super) async fn kill_at_sync(arena: &mut Arena, until: Instant) -> Result<Fired, String> {
     let what = |arena: &mut Arena| format!("signal=KILL:when={}", arena.rng.between(1, DEEPEST));
-    again(arena, until, what, |traced| traced.contains("killed by SIGKILL")).await
+    let killed = |status: ExitStatus, _: &str| status.signal() == Some(Signal::SIGKILL as i32);
+    again(arena, until, what, |traced| traced.contains("killed by SIGKILL"), killed).await
 }
 
 /// F13: nobody knows what reached the disk, so the node must stop, loudly.
 pub(super) async fn fail_once(arena: &mut Arena, until: Instant) -> Result<Fired, String> {
     let what = |arena: &mut Arena| format!("error=EIO:when={}", arena.rng.between(1, DEEPEST));
-    again(arena, until, what, |traced| traced.contains("(INJECTED)")).await
+    let says_so = |status: ExitStatus, last: &str| {
+        status.code() == Some(1) && last.contains(STOPS) && WHY.iter().any(|words| last.contains(words))
+    };
+    again(arena, until, what, |traced| traced.contains("(INJECTED)"), says_so).await
 }
