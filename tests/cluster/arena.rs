@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use crate::api::Api;
 use crate::client::{Client, Phase, World, conversation_of, full_read};
 use crate::nodes::{NODES, Nodes};
-use crate::recorder::{Counts, PARTITIONS, Recorder};
+use crate::recorder::{Counts, PARTITIONS, Recorder, Recovery};
 use crate::relay::Mesh;
 use crate::session::Session;
 use crate::watch::Watch;
@@ -89,7 +89,7 @@ pub(crate) struct Arena {
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) counts: Counts,
-    pub(crate) recovered: Vec<Duration>,
+    pub(crate) recovered: Vec<Recovery>,
     pub(crate) violations: Vec<Violation>,
     /// What kept it from being judged in full; empty if nothing did.
     pub(crate) troubles: Vec<String>,

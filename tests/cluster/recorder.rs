@@ -41,6 +41,15 @@ impl Counts {
     }
 }
 
+/// A partition that was waited for takes posts again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Recovery {
+    /// Since when: the same for all that one fault took the leader from.
+    pub(crate) since: Instant,
+    /// How long until a post that was sent after that was acknowledged.
+    pub(crate) took: Duration,
+}
+
 struct Inner {
     checker: Option<Checker>,
     counts: Counts,
@@ -50,7 +59,7 @@ struct Inner {
     last_acknowledged: BTreeMap<PartitionId, Instant>,
     /// Since when a post is waited for that is sent and acknowledged after that.
     waiting: Vec<(PartitionId, Instant)>,
-    recovered: Vec<Duration>,
+    recovered: Vec<Recovery>,
     quiet: bool,
     calls: u64,
 }
@@ -153,8 +162,8 @@ impl Recorder {
         self.with(|inner| inner.counts.clone())
     }
 
-    /// How long each partition took, from when it was waited for, to the acknowledgement of a post sent after that.
-    pub(crate) fn recovered(&self) -> Vec<Duration> {
+    /// The partitions that were waited for and take posts again.
+    pub(crate) fn recovered(&self) -> Vec<Recovery> {
         self.with(|inner| inner.recovered.clone())
     }
 
@@ -207,7 +216,7 @@ impl Inner {
         self.waiting.retain(|(waited_for, since)| {
             let answered = *waited_for == partition && sent.is_some_and(|sent| sent >= *since);
             if answered {
-                recovered.push(at - *since);
+                recovered.push(Recovery { since: *since, took: at - *since });
             }
             !answered
         });

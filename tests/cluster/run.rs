@@ -1,18 +1,22 @@
 //! One fault, from a new cluster to the verdict; and many of them, with a table.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use rove_sim::checker::Violation;
 use tokio::time::Instant;
 
 use crate::arena::{Arena, Options, Outcome};
-use crate::faults::{Fault, Fired};
+use crate::faults::{Fault, Fired, TWO_ELECTIONS};
 
 /// Time for each variant of a fault in which it must have done something: the slowest, which have a node write for seconds, start it again
 /// and wait until it has caught up, take about five. In a shorter run the table says what was not reached.
 const ENOUGH: Duration = Duration::from_secs(8);
+
+/// Kills after which posts may be taken later than is aimed at, of a hundred: candidates may have split the votes. A long run has this
+/// budget; a short one has too few kills to tell.
+const LATE_PERCENT: usize = 1;
 
 /// What is said of one fault.
 pub(crate) struct Row {
@@ -43,10 +47,53 @@ impl Row {
         wrong
     }
 
+    /// What is to be said of leaders that were killed, and whether too many partitions took posts too late after that.
+    pub(crate) fn kills(&self) -> Option<Kills> {
+        let recovered = &self.outcome.as_ref()?.recovered;
+        let mut slowest: BTreeMap<Instant, Duration> = BTreeMap::new();
+        for recovery in recovered {
+            let slowest = slowest.entry(recovery.since).or_default();
+            *slowest = recovery.took.max(*slowest);
+        }
+        let late = slowest.values().filter(|took| **took > TWO_ELECTIONS).count();
+        let partitions = recovered.iter().map(|recovery| recovery.took).collect();
+        (!slowest.is_empty()).then(|| Kills { each: slowest.into_values().collect(), partitions, late })
+    }
+
     fn violated(&self, invariants: &[&str]) -> usize {
         let violations = self.outcome.iter().flat_map(|outcome| &outcome.violations);
         let of = |violation: &&Violation| invariants.iter().any(|name| violation.invariant.starts_with(name));
         violations.filter(of).count()
+    }
+}
+
+/// How long it took after each kill of a leader until posts were taken again.
+pub(crate) struct Kills {
+    /// Until all partitions that it led did, by kill.
+    each: Vec<Duration>,
+    /// By partition.
+    partitions: Vec<Duration>,
+    /// Kills after which it took longer than is aimed at.
+    late: usize,
+}
+
+impl Kills {
+    /// Whether there were more late ones than there may be.
+    pub(crate) fn too_late(&self) -> bool {
+        self.late * 100 > self.each.len() * LATE_PERCENT
+    }
+}
+
+impl fmt::Display for Kills {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kills, within) = (self.each.len(), TWO_ELECTIONS.as_millis());
+        writeln!(
+            f,
+            "after {} of {kills} kills of a leader, posts sent after it were acknowledged on all its partitions within {within} ms",
+            kills - self.late
+        )?;
+        writeln!(f, "    by kill:      {}", distribution(&self.each))?;
+        write!(f, "    by partition: {}", distribution(&self.partitions))
     }
 }
 
@@ -78,8 +125,8 @@ fn percentile(sorted: &[Duration], percent: usize) -> Duration {
 fn distribution(times: &[Duration]) -> String {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
-    let [p50, p90, max] = [50, 90, 100].map(|percent| percentile(&sorted, percent).as_millis());
-    format!("{} partitions: p50 {p50} ms, p90 {p90} ms, max {max} ms", sorted.len())
+    let [p50, p90, p99, max] = [50, 90, 99, 100].map(|percent| percentile(&sorted, percent).as_millis());
+    format!("p50 {p50} ms, p90 {p90} ms, p99 {p99} ms, max {max} ms of {}", sorted.len())
 }
 
 /// The rows as a table, and what is to be said beside it.
@@ -88,7 +135,6 @@ pub(crate) fn table(rows: &[Row]) -> String {
         "fault  fired   posts  lost doubled disordered other  silence  what\n\
          -----  ----- -------  ---- ------- ---------- -----  -------  ----\n",
     );
-    let mut recovered: BTreeMap<&str, &[Duration]> = BTreeMap::new();
     for row in rows {
         let Some(outcome) = &row.outcome else {
             let why = if let Fired::Skipped(why) = &row.fired { why.as_str() } else { "" };
@@ -109,18 +155,11 @@ pub(crate) fn table(rows: &[Row]) -> String {
             "{:<5}  {fired:>5} {:>7}  {lost:>4} {doubled:>7} {disordered:>10} {other:>5} {silence:>8}  {}",
             row.fault.id, outcome.counts.acknowledged, row.fault.what,
         );
-        if !outcome.recovered.is_empty() {
-            recovered.insert(row.fault.id, &outcome.recovered);
-        }
-    }
-    for (fault, times) in recovered {
-        let _ = writeln!(
-            text,
-            "{fault}: from the kill of a leader until a post sent after it is acknowledged, {}",
-            distribution(times)
-        );
     }
     for row in rows {
+        if let Some(kills) = row.kills() {
+            let _ = writeln!(text, "{}: {kills}", row.fault.id);
+        }
         if let Fired::Each(tally) = &row.fired
             && tally.each().len() > 1
         {

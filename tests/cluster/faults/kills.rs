@@ -11,10 +11,10 @@ use super::stale::Asker;
 use crate::arena::Arena;
 use crate::nodes::NODES;
 
-/// Twice the longest election time-out (10 ticks of 50 ms): whoever stood still so long has been replaced.
-const PAUSE: Duration = Duration::from_secs(1);
-/// Partitions must take posts again within this after a kill, or the run has failed. What is aimed at is twice the election time-out,
-/// which is a second; the distribution is reported, and this only ends the wait.
+/// Two election time-outs of at most 10 ticks of 50 ms: whoever stood still so long has been replaced, and who died as well.
+pub(crate) const TWO_ELECTIONS: Duration = Duration::from_secs(1);
+/// Partitions must take posts again within this after a kill, or the run has failed. What is aimed at is [`TWO_ELECTIONS`]; a long run has
+/// a budget of kills after which it takes longer, and this only ends the wait.
 pub(super) const RECOVERS_WITHIN: Duration = Duration::from_secs(20);
 
 /// F1: whoever leads most dies. The others must take posts on the partitions it led; then it comes back.
@@ -68,7 +68,7 @@ pub(super) async fn pause(arena: &mut Arena, until: Instant) -> Result<Fired, St
         if !arena.nodes.signal(node, Signal::SIGSTOP) {
             return Err(format!("node {node} is gone: {}", arena.nodes.last_words(node)));
         }
-        arena.pass(PAUSE).await;
+        arena.pass(TWO_ELECTIONS).await;
         // It fired if another one leads meanwhile what it led.
         let others = NODES.into_iter().filter(|other| *other != node);
         let replaced = others.flat_map(|other| arena.watch.led_by(other)).any(|partition| led.contains(&partition));

@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use crate::arena::{Arena, Before};
 
+pub(crate) use kills::TWO_ELECTIONS;
 pub(crate) use panics::CRASH_AT;
 
 /// What came of injecting a fault until the time was over.
