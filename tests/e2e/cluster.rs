@@ -10,15 +10,20 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rove_client::ids::{AccountId, Seq};
-use rove_client::registry::PresenceStatus;
+use rove_client::ids::{AccountId, PostNo, Seq, WriterId};
+use rove_client::registry::{ErrorCode, PresenceStatus};
 use rove_client::{
     Client, ConnectionState, Conversation, Options, Outcome, PostHandle, PresenceInfo, PresenceMap, StoreLocation,
 };
-use rove_tests::people::{PASSWORD, sign_up};
+use rove_protocol::message::{ConversationDown, Message as _};
+use rove_tests::people::{PASSWORD, credentials, sign_up};
+use rove_tests::raw::{Raw, text_post};
 use rove_tests::talk::{holds, say, texts};
 use rove_tests::{Cluster, within_patience};
 use serde_json::Value;
+
+/// Of a device that speaks by hand.
+const WRITER: WriterId = WriterId([7; 16]);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_node_serves_any_session() {
@@ -179,6 +184,11 @@ async fn a_rolling_restart_under_a_light_load_fails_no_post() {
     let (stop, mut stopped) = tokio::sync::watch::channel(false);
     let posting = tokio::spawn({
         let at_alice = at_alice.clone();
+    // Carol speaks the protocol by hand.
+    let carol = credentials(cluster.node(1), "carol").await;
+    let (raw, mut control) = Raw::welcomed(cluster.node(1), &carol).await;
+    let by_hand = control.create_direct(alice.account()).await;
+    let mut stream = raw.open(by_hand, WRITER).await;
         async move {
             let (mut posted, mut last) = (0, Seq(0));
             let mut beat = tokio::time::interval(std::time::Duration::from_millis(20));
@@ -198,6 +208,13 @@ async fn a_rolling_restart_under_a_light_load_fails_no_post() {
         for asked in cluster.ids() {
             let all = |status: &Value| nodes_in_state(status, "ready").len() == 3;
             cluster.status_until(asked, &format!("node {node} being back"), all).await;
+    // The same post under the same number is taken now.
+    cluster.status_until(2, "two being ready", |status| nodes_in_state(status, "ready").len() == 2).await;
+    let (raw, _control) = Raw::welcomed(cluster.node(2), &carol).await;
+    let mut stream = raw.open(by_hand, WRITER).await;
+    stream.write(text_post(1, "by hand").to_frame()).await;
+    let answer = stream.next_answer().await;
+    assert!(matches!(&answer, ConversationDown::Posted(posted) if posted.post_no == PostNo(1)), "{answer:?}");
         }
     }
     stop.send_replace(true);
@@ -223,7 +240,13 @@ async fn a_node_without_a_majority_says_so_refuses_posts_and_still_serves_histor
     let cut_off = |status: &Value| status["warnings"].to_string().contains("no majority");
     cluster.status_until(1, "node 1 knowing that it is cut off", cut_off).await;
     let (status, why) = rove_tests::http3::get_text(cluster.node(1), "/readyz").await;
-    assert!(status == 503 && why.contains("no leader can be reached"), "{status} {why}");
+    assert_eq!((status, why.as_str()), (503, "no leader can be reached of partitions 0, 1, 2, 3, 4, 5, 6\n"));
+    // The refusal itself: the post is to be sent again, and when.
+    stream.write(text_post(1, "by hand").to_frame()).await;
+    let ConversationDown::Refused(refused) = stream.next_answer().await else { panic!("it was posted") };
+    assert_eq!((refused.code, refused.consumed, refused.expected), (ErrorCode::Unavailable, false, PostNo(1)));
+    assert!(refused.retry_after_ms > 0, "{refused:?}");
+    assert!(rove_tests::http3::metric(cluster.node(1), "rove_commands_refused_no_leader_total").await > 0);
     // A post waits in the outbox: it is neither lost nor refused for good.
     let waiting = at_alice.post("after the cut").await.expect("the outbox has room");
     within_patience("history", alice.connected()).await.expect("the client lives");
