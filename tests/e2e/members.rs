@@ -84,7 +84,8 @@ async fn a_node_that_lost_its_disk_is_rebuilt_while_people_talk_and_the_old_disk
     let (code, out, progress) = within_patience("the rebuild", replacing).await.unwrap();
     assert_eq!(code, Some(0), "{progress}");
     assert!(
-        out.contains("node 3 has everything again") && progress.contains("of 7 partitions done"),
+        out.contains("node 3 has its places again: it is in all 7 partitions, and votes in 7")
+            && progress.contains("of 7 partitions done"),
         "{progress}{out}"
     );
     cluster.back(3, starting);

@@ -44,9 +44,9 @@ enum ClusterCommand {
     TransferLeader(TransferArgs),
     /// Move leaders and then sessions away from this node, and wait until that is done.
     Drain(DrainArgs),
-    /// Take in a new node, and wait until it has everything.
+    /// Take in a new node, and wait until it is in every partition and has its votes.
     Add(MemberArgs),
-    /// Rebuild a node that has lost its data directory, and wait until it has everything.
+    /// Rebuild a node that has lost its data directory, and wait until it is in every partition and has its votes again.
     Replace(MemberArgs),
     /// Take a node out, and wait until it is in no group any more.
     Remove(RemoveArgs),
@@ -242,11 +242,46 @@ async fn change(target: &Target, change: Change) -> Result<(), ClusterCliError> 
         tokio::time::sleep(LOOK).await;
         now = target.ask(Method::GET, "/v1/members", NOTHING).await?;
     }
-    let done = match change.what {
-        What::Add => "is a member of the cluster, and votes in every partition",
-        What::Replace => "has everything again, and votes in every partition",
-        What::Remove => "is not a member of the cluster any more, and may be stopped",
-    };
-    target.print(&now, &format!("node {} {done}", change.node));
+    target.print(&now, &done(&change, &now));
     Ok(())
+}
+
+/// What has been reached. With more nodes than votes a node is in every group and votes in some.
+fn done(change: &Change, now: &MembersStatus) -> String {
+    let Change { what, node, .. } = change;
+    let votes = now.groups.iter().filter(|group| group.voters.contains(node)).count();
+    let places = format!("it is in all {} partitions, and votes in {votes} of them", now.groups.len());
+    match what {
+        What::Add => format!("node {node} is a member of the cluster: {places}"),
+        What::Replace => format!("node {node} has its places again: {places}"),
+        What::Remove => format!("node {node} is not a member of the cluster any more, and may be stopped"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::membership::status::GroupStatus;
+
+    #[test]
+    fn no_more_votes_are_claimed_for_a_node_than_it_has() {
+        let group = |voters: &[u64], learners: &[u64]| GroupStatus {
+            nodes: voters.to_vec(),
+            voters: voters.to_vec(),
+            learners: learners.to_vec(),
+            settled: true,
+        };
+        let groups = vec![group(&[1, 2, 3], &[4]), group(&[2, 3, 4], &[1]), group(&[1, 3, 4], &[2])];
+        let now = MembersStatus { groups, ..MembersStatus::default() };
+        let said = |what, node| done(&Change { what, node, address: None, force: false }, &now);
+        assert_eq!(
+            said(What::Add, 4),
+            "node 4 is a member of the cluster: it is in all 3 partitions, and votes in 2 of them"
+        );
+        assert_eq!(
+            said(What::Replace, 3),
+            "node 3 has its places again: it is in all 3 partitions, and votes in 3 of them"
+        );
+        assert_eq!(said(What::Remove, 5), "node 5 is not a member of the cluster any more, and may be stopped");
+    }
 }
