@@ -60,6 +60,8 @@ async fn a_node_that_lost_its_disk_is_rebuilt_while_people_talk_and_the_old_disk
         last = say(&at_alice, &expected[number]).await;
     }
 
+    // What comes back is another machine, at an address that nobody knows.
+    let address = cluster.move_to_another_port(3);
     let (starting, old) = cluster.lose_disk(3);
     for node in [1, 2] {
         let noticed = |status: &Value| waits(status, 3) == Some(true);
@@ -74,7 +76,6 @@ async fn a_node_that_lost_its_disk_is_rebuilt_while_people_talk_and_the_old_disk
 
     // People go on meanwhile.
     let config = cluster.node(1).dir().join("rove.toml");
-    let address = cluster.peer_address(3);
     let given = address.clone();
     let replacing = tokio::task::spawn_blocking(move || command(&config, &["replace", "3", "--address", &given]));
     for number in 0..50 {
@@ -95,8 +96,9 @@ async fn a_node_that_lost_its_disk_is_rebuilt_while_people_talk_and_the_old_disk
     assert_eq!(member(&status, 3)["address"], address, "not where the configurations say");
     assert_eq!(member(&status, 2)["address"], "");
 
-    // It knows who it is also when it starts again.
+    // It knows who it is also when it starts again, and the others know where: it could not find them.
     cluster.node_mut(3).kill();
+    cluster.forget_the_others(3);
     cluster.node_mut(3).restart();
     cluster.status_until(1, "node 3 being back", whole).await;
 
@@ -114,6 +116,7 @@ async fn a_node_that_lost_its_disk_is_rebuilt_while_people_talk_and_the_old_disk
 
     // The disk that was thought to be lost turns up.
     cluster.node_mut(3).kill();
+    cluster.remember_the_others(3);
     let data = cluster.node(3).dir().join("data");
     std::fs::rename(&data, data.with_extension("new")).unwrap();
     std::fs::rename(&old, &data).unwrap();
@@ -140,11 +143,11 @@ async fn a_new_node_is_taken_in_and_another_one_taken_out() {
     say(&talk, "one").await;
     refused(&cluster, 1, &["add", "4"], &["node 4 has not introduced itself"]);
 
-    let starting = cluster.one_more();
+    let (starting, address) = cluster.one_more_elsewhere();
     let noticed = |status: &Value| waits(status, 4) == Some(true);
     let status = cluster.status_until(1, "node 4 being noticed", noticed).await;
     assert!(status["warnings"].to_string().contains("rove-server cluster add 4"), "{status:#}");
-    let (out, _) = done(&cluster, 1, &["add", "4", "--json"]);
+    let (out, _) = done(&cluster, 1, &["add", "4", "--address", &address, "--json"]);
     let members: Value = serde_json::from_str(&out).unwrap();
     for group in members["groups"].as_array().unwrap() {
         let count = |what: &str| group[what].as_array().unwrap().len();
@@ -155,8 +158,14 @@ async fn a_new_node_is_taken_in_and_another_one_taken_out() {
     assert!((1..7).contains(&new), "it votes in some, not in all");
     cluster.joined(starting);
     for node in cluster.ids() {
-        cluster.status_until(node, "all four being ready", |status| ready(status) == 4).await;
+        let status = cluster.status_until(node, "all four being ready", |status| ready(status) == 4).await;
+        assert_eq!(member(&status, 4)["address"], address, "not where its configuration says");
     }
+    // Which is where they find it: it could not find them.
+    cluster.node_mut(4).kill();
+    cluster.forget_the_others(4);
+    cluster.node_mut(4).restart();
+    cluster.status_until(4, "node 4 being back", |status| ready(status) == 4).await;
     // Whether it votes or follows makes no difference to who is there: so many groups are in all six partitions, as good as surely.
     let carol = sign_up(cluster.node(4), "carol").await;
     for number in 0..24 {
@@ -177,7 +186,8 @@ async fn a_new_node_is_taken_in_and_another_one_taken_out() {
     };
     cluster.status_until(4, "node 3 being gone", |status| without(status) && ready(status) == 3).await;
     // Alice was there, and is elsewhere.
-    say(&talk, "two").await;
+    let last = say(&talk, "two").await;
+    holds(&talk, last).await;
     assert_eq!(texts(&talk).await, ["one", "two"]);
     // It is told, and ends, also when it is started once more.
     tokio::task::block_in_place(|| {

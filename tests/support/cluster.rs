@@ -133,6 +133,53 @@ impl Cluster {
         Starting::spawn(self.dir.join(format!("node-{node}")), None)
     }
 
+    /// The same, of a node that listens elsewhere than its configuration tells the others; returns where.
+    pub fn one_more_elsewhere(&mut self) -> (Starting, String) {
+        let node = u16::try_from(self.nodes.len() + 1).expect("a small number");
+        prepare(&self.dir, self.address, node, node, "");
+        let listens = self.move_to_another_port(node.into());
+        (self.start_in(self.home(node.into())), listens)
+    }
+
+    /// Has node `node` listen for the others at another port, from its next start on; returns where. No configuration tells of it.
+    pub fn move_to_another_port(&self, node: u64) -> String {
+        let (_, was) = ports(self.address, u16::try_from(node).expect("a small number"));
+        let is = SocketAddr::new(was.ip(), was.port() + 1).to_string();
+        edit(&self.home(node), |text| text.replace(&format!("\nlisten = \"{was}\""), &format!("\nlisten = \"{is}\"")));
+        is
+    }
+
+    /// Takes from node `node` where the others are, from its next start on: only they can find it.
+    pub fn forget_the_others(&self, node: u64) {
+        edit(&self.home(node), |text| {
+            let others = self.ids().filter(|other| *other != node);
+            others.fold(text, |text, other| text.replace(&format!("\"{}\"", self.peer_address(other)), &nowhere(other)))
+        });
+    }
+
+    /// Takes [`Cluster::forget_the_others`] back.
+    pub fn remember_the_others(&self, node: u64) {
+        edit(&self.home(node), |text| {
+            let others = self.ids().filter(|other| *other != node);
+            others.fold(text, |text, other| text.replace(&nowhere(other), &format!("\"{}\"", self.peer_address(other))))
+        });
+    }
+
+    /// Makes what a node `node` needs that nobody knows of, for a test to make it wrong. Returns its directory.
+    pub fn stranger(&self, node: u16) -> PathBuf {
+        prepare(&self.dir, self.address, node, node, "");
+        self.home(node.into())
+    }
+
+    /// Starts a node on what is in `dir`.
+    pub fn start_in(&self, dir: PathBuf) -> Starting {
+        Starting::spawn(dir, None)
+    }
+
+    fn home(&self, node: u64) -> PathBuf {
+        self.dir.join(format!("node-{node}"))
+    }
+
     /// It listens, and is the last of the nodes.
     pub fn joined(&mut self, starting: Starting) {
         self.nodes.push(starting.listening());
@@ -203,6 +250,23 @@ impl Cluster {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     }
+}
+
+/// An address, in TOML, at which nobody listens.
+fn nowhere(node: u64) -> String {
+    format!("\"127.0.0.1:{node}\"")
+}
+
+/// Changes the configuration in `home`.
+///
+/// # Panics
+/// If that changes nothing.
+pub fn edit(home: &Path, change: impl FnOnce(String) -> String) {
+    let config = home.join("rove.toml");
+    let before = std::fs::read_to_string(&config).expect("there is a configuration");
+    let after = change(before.clone());
+    assert!(before != after, "nothing was changed in\n{before}");
+    std::fs::write(&config, after).expect("the configuration can be changed");
 }
 
 fn index(node: u64) -> usize {
