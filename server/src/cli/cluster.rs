@@ -176,7 +176,7 @@ impl Target {
         path: &str,
         body: Option<&(impl Serialize + Sync)>,
     ) -> Result<T, ClusterCliError> {
-        let config = Config::load(&self.config)?;
+        let config = Config::read(&self.config)?;
         Ok(ask(&config.data_dir, method, path, body).await?)
     }
 

@@ -204,6 +204,18 @@ impl Config {
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let mut config: Self = toml::from_str(&text)
             .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+        let config = Self::read(path)?;
+        if let Some(cluster) = &config.cluster {
+            cluster.check_files(NodeId(config.node_id))?;
+        }
+        Ok(config)
+    }
+
+    /// The same without a look at the files of `[cluster]`: a node that runs can be asked, and drained, when its certificate has expired.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
         config.check()?;
         let dir = path.parent().unwrap_or(Path::new(""));
         for path in [&mut config.data_dir, &mut config.tls_cert, &mut config.tls_key] {
@@ -212,7 +224,6 @@ impl Config {
         }
         if let Some(cluster) = &mut config.cluster {
             cluster.resolve(dir);
-            cluster.check_files(NodeId(config.node_id))?;
         }
         Ok(config)
     }
