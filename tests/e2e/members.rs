@@ -12,7 +12,7 @@ use rove_client::{Client, Conversation, Outcome};
 use rove_tests::cluster::command;
 use rove_tests::people::sign_up;
 use rove_tests::talk::{holds, say, texts};
-use rove_tests::{Cluster, within_patience};
+use rove_tests::{Cluster, Server, http3, within_patience};
 use serde_json::Value;
 
 fn ready(status: &Value) -> usize {
@@ -213,6 +213,79 @@ async fn a_new_node_is_taken_in_and_another_one_taken_out() {
     done(&cluster, 1, &["remove", "4"]);
     say(&talk, "three").await;
     drop((alice, bob));
+}
+
+/// Runs a command that must succeed with `--json`, and returns that: nothing else may be printed.
+fn answer(cluster: &Cluster, node: u64, arguments: &[&str]) -> Value {
+    let (out, error) = done(cluster, node, &[arguments, &["--json"]].concat());
+    assert_eq!(error, "", "{arguments:?}");
+    serde_json::from_str(&out).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {out}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_are_answered_in_json_and_a_removal_that_is_forced_waits_until_a_majority_is_ready() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path());
+    let whole = |status: &Value| ready(status) == 3 && status["warnings"] == serde_json::json!([]);
+    let status = cluster.status_until(1, "all three being ready", whole).await;
+    let heir = if status["partitions"][0]["leader"] == 2 { 3 } else { 2 };
+    let moved = answer(&cluster, 1, &["transfer-leader", "0", &heir.to_string()]);
+    assert_eq!(moved, serde_json::json!({ "partition": 0, "node": heir }));
+    let drained = answer(&cluster, 3, &["drain"]);
+    assert_eq!(drained, serde_json::json!({ "phase": "drained", "leaders": 0, "sessions": 0 }));
+    assert_eq!(answer(&cluster, 3, &["drain", "--undo"])["phase"], "serving");
+
+    let (starting, _) = cluster.lose_disk(3);
+    cluster.status_until(1, "node 3 being noticed", |status| waits(status, 3) == Some(true)).await;
+    let members = answer(&cluster, 1, &["replace", "3"]);
+    assert_eq!((&members["nodes"][2]["rebuild"], &members["groups"][6]["settled"]), (&1.into(), &true.into()));
+    cluster.back(3, starting);
+    for node in cluster.ids() {
+        cluster.status_until(node, "all three being ready again", whole).await;
+    }
+
+    // Two are left, one of which is not there.
+    let alice = sign_up(cluster.node(1), "alice").await;
+    let bob = sign_up(cluster.node(1), "bob").await;
+    let id = within_patience("a conversation", alice.create_direct("bob")).await.unwrap();
+    let talk = alice.open_conversation(id).await.unwrap();
+    cluster.node_mut(3).kill();
+    cluster.status_until(1, "node 3 being missed", |status| ready(status) == 2).await;
+    refused(&cluster, 1, &["remove", "2"], &["1 of 2 nodes would be ready", "say --force"]);
+    let config = cluster.node(1).dir().join("rove.toml");
+    let removing = tokio::task::spawn_blocking(move || command(&config, &["remove", "2", "--force", "--json"]));
+    cluster.status_until(1, "node 2 leaving", |status| member(status, 2)["standing"] == "leaving").await;
+    refused(&cluster, 1, &["remove", "3"], &["another change is under way", "wait until it is done"]);
+    say(&talk, "nothing is taken away that is needed").await;
+    assert!(!removing.is_finished(), "there is no majority without node 2");
+
+    tokio::task::block_in_place(|| cluster.node_mut(3).restart());
+    let (code, out, error) = within_patience("the removal", removing).await.unwrap();
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    let members: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(members["nodes"][1]["standing"], "removed", "{members}");
+    assert_eq!(members["groups"][6]["voters"], serde_json::json!([1, 3]), "{members}");
+    tokio::task::block_in_place(|| assert_eq!(cluster.node_mut(2).ended().code(), Some(3)));
+    say(&talk, "the two go on").await;
+    drop((alice, bob));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_on_its_own_says_what_a_change_of_nodes_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let config = dir.path().join("rove.toml");
+    for (arguments, words) in [
+        (&["add", "2"][..], "this node is alone: give it a [cluster] in its configuration first"),
+        (&["remove", "2", "--force"], "this node is alone: give it a [cluster] in its configuration first"),
+        (&["drain"], "no other node is ready to take over"),
+        (&["drain", "--json"], "to stop this node all the same, send it SIGTERM"),
+    ] {
+        let (code, out, error) = tokio::task::block_in_place(|| command(&config, arguments));
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{arguments:?}: {error}");
+        assert!(error.contains(words), "{arguments:?}: {error}");
+    }
+    assert_eq!(http3::get_text(&server, "/readyz").await, (200, "ready\n".to_owned()));
 }
 
 /// Two people at the only node there is, and the first words of one to the other.

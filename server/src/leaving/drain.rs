@@ -200,3 +200,27 @@ fn heirs(seen: &[Seen], this: NodeId, given: &BTreeMap<NodeId, usize>) -> Vec<No
     heirs.sort_unstable();
     heirs.into_iter().map(|(_, node)| node).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::EdgeStats;
+    use crate::node::{Node, NodeConfig, Sinks};
+    use crate::nodes::About;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_node_with_nowhere_to_go_is_not_drained_and_serves_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (node, runner) = Node::start(NodeConfig::new(dir.path(), NodeId(1)), Sinks::none()).unwrap();
+        let nodes = Nodes::new(node, About::default(), Arc::new(EdgeStats::default()), Arc::default(), None);
+        let drainer = Drainer::new(nodes.clone(), Duration::from_secs(1));
+        assert_eq!(drainer.begin(), Err(DrainError::NowhereToGo));
+        assert_eq!(drainer.progress().phase, DrainPhase::Serving);
+        assert!(!nodes.leaving().is_draining());
+        // There is nothing to take back.
+        drainer.undo();
+        assert_eq!(drainer.progress().phase, DrainPhase::Serving);
+        drainer.stop().await;
+        runner.stop().await.unwrap();
+    }
+}

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Roster;
 use super::status::MembersStatus;
 use crate::node::{CallError, Node};
-use crate::nodes::Nodes;
+use crate::nodes::{Nodes, Seen};
 
 /// What is to change: the body of `POST /v1/members`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,7 +107,7 @@ impl Roster {
         };
         let next = self.next(change, &map, stranger)?;
         if !change.force {
-            self.check(change, &map, &next, nodes)?;
+            check(change, &map, &next, &self.status(nodes.node()), &nodes.seen())?;
         }
         self.propose(nodes.node(), next).await?;
         Ok(self.status(nodes.node()))
@@ -131,33 +131,6 @@ impl Roster {
         Ok(next?)
     }
 
-    /// What an operator may override.
-    fn check(&self, change: &Change, map: &MemberMap, next: &MemberMap, nodes: &Nodes) -> Result<(), ChangeRefused> {
-        let node = NodeId(change.node);
-        let status = self.status(nodes.node());
-        // One whose new disk is lost as well is replaced again, whatever it waited for.
-        if !status.is_settled() && change.what != What::Replace {
-            return Err(ChangeRefused::UnderWay(status.progress()));
-        }
-        let seen = nodes.seen();
-        let mut versions: Vec<_> = seen.iter().filter_map(|seen| Some(&seen.report.as_ref()?.version)).collect();
-        versions.sort_unstable();
-        versions.dedup();
-        if versions.len() > 1 {
-            let versions: Vec<_> = versions.into_iter().map(String::as_str).collect();
-            return Err(ChangeRefused::Versions(versions.join(", ")));
-        }
-        if change.what == What::Remove && map.present(node).is_some() {
-            let left: Vec<_> = next.members().collect();
-            let healthy = seen.iter().filter(|seen| seen.healthy && left.contains(&seen.node)).count();
-            let (left, needed) = (left.len(), left.len() / 2 + 1);
-            if healthy < needed {
-                return Err(ChangeRefused::NoMajority { node, healthy, left, needed });
-            }
-        }
-        Ok(())
-    }
-
     /// Has the directory decide on it.
     pub(super) async fn propose(&self, node: &Node, map: MemberMap) -> Result<(), ChangeRefused> {
         let command = DirectoryCommand::ChangeMembers { map: map.clone() };
@@ -172,11 +145,171 @@ impl Roster {
     }
 }
 
+/// What an operator may override.
+fn check(
+    change: &Change,
+    map: &MemberMap,
+    next: &MemberMap,
+    status: &MembersStatus,
+    seen: &[Seen],
+) -> Result<(), ChangeRefused> {
+    let node = NodeId(change.node);
+    // One whose new disk is lost as well is replaced again, whatever it waited for.
+    if !status.is_settled() && change.what != What::Replace {
+        return Err(ChangeRefused::UnderWay(status.progress()));
+    }
+    let mut versions: Vec<_> = seen.iter().filter_map(|seen| Some(&seen.report.as_ref()?.version)).collect();
+    versions.sort_unstable();
+    versions.dedup();
+    if versions.len() > 1 {
+        let versions: Vec<_> = versions.into_iter().map(String::as_str).collect();
+        return Err(ChangeRefused::Versions(versions.join(", ")));
+    }
+    if change.what == What::Remove && map.present(node).is_some() {
+        let left: Vec<_> = next.members().collect();
+        let healthy = seen.iter().filter(|seen| seen.healthy && left.contains(&seen.node)).count();
+        let (left, needed) = (left.len(), left.len() / 2 + 1);
+        if healthy < needed {
+            return Err(ChangeRefused::NoMajority { node, healthy, left, needed });
+        }
+    }
+    Ok(())
+}
+
 /// The empty directory of a node that wants to come in.
 fn empty(node: NodeId, stranger: Option<Stranger>) -> Result<Stranger, ChangeRefused> {
     match stranger {
         None => Err(ChangeRefused::NotHeard(node)),
         Some(stranger) if stranger.empty => Ok(stranger),
         Some(_) => Err(ChangeRefused::NotEmpty(node)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use rove_core::apply_version::ApplyVersions;
+    use rove_core::formation::{Boot, Formation, Identity, Record, StoreId};
+
+    use super::*;
+    use crate::edge::EdgeStats;
+    use crate::membership::status::GroupStatus;
+    use crate::node::{NodeConfig, Sinks};
+    use crate::nodes::About;
+    use crate::nodes::report::Report;
+    use crate::storage::formation::FormationFile;
+
+    const ME: NodeId = NodeId(1);
+
+    fn store(node: u8) -> StoreId {
+        StoreId([node; 16])
+    }
+
+    /// Nodes 1 to 3.
+    fn map() -> MemberMap {
+        MemberMap::founded(&(1..=3).map(|node| (NodeId(u64::from(node)), store(node))).collect(), 2)
+    }
+
+    fn change(what: What, node: u64) -> Change {
+        Change { what, node, address: None, force: false }
+    }
+
+    /// A node that says that it is of `version`, and is ready or not.
+    fn seen(node: u64, version: &str, healthy: bool) -> Seen {
+        let report = Report {
+            address: String::new(),
+            region: String::new(),
+            pins: Vec::new(),
+            sessions: 0,
+            load_permille: 0,
+            ready: healthy,
+            draining: false,
+            version: version.to_owned(),
+            boot: 1,
+            partitions: Vec::new(),
+        };
+        Seen { node: NodeId(node), report: Some(report), age: Duration::ZERO, healthy, link: None }
+    }
+
+    fn status(settled: bool) -> MembersStatus {
+        let group = |settled| GroupStatus { nodes: Vec::new(), voters: Vec::new(), learners: vec![3], settled };
+        MembersStatus { groups: vec![group(true), group(settled)], ..MembersStatus::default() }
+    }
+
+    /// What is said of `what` when the nodes are `seen`.
+    fn said(what: &Change, settled: bool, seen: &[Seen]) -> Result<(), String> {
+        let next = match what.what {
+            What::Add => map().add(NodeId(what.node), store(9), "there:1"),
+            What::Replace => map().replace(NodeId(what.node), store(9), None),
+            What::Remove => map().leave(NodeId(what.node)),
+        };
+        check(what, &map(), &next.unwrap(), &status(settled), seen).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn one_change_waits_for_the_other_unless_a_new_disk_is_lost_as_well() {
+        let all = [1, 2, 3].map(|node| seen(node, "1.0.0", true));
+        for what in [change(What::Add, 4), change(What::Remove, 2)] {
+            assert_eq!(said(&what, true, &all), Ok(()));
+            let error = said(&what, false, &all).unwrap_err();
+            let under_way = "another change is under way (1 of 2 partitions done; node 3 catches up with 1)";
+            assert_eq!(error, format!("{under_way}; wait until it is done, or say --force"));
+        }
+        assert_eq!(said(&change(What::Replace, 3), false, &all), Ok(()));
+    }
+
+    #[test]
+    fn no_change_begins_while_the_nodes_run_different_versions() {
+        let two = [seen(1, "1.1.0", true), seen(2, "1.0.0", true), seen(3, "1.1.0", true)];
+        for what in [change(What::Add, 4), change(What::Replace, 3), change(What::Remove, 2)] {
+            let error = said(&what, true, &two).unwrap_err();
+            let words = "the nodes run different versions (1.0.0, 1.1.0): end the upgrade first, or say --force";
+            assert_eq!(error, words);
+        }
+        // Who has said nothing yet is of no version.
+        let silent = Seen { report: None, healthy: false, ..seen(3, "", true) };
+        assert_eq!(said(&change(What::Replace, 3), true, &[seen(1, "1", true), seen(2, "1", true), silent]), Ok(()));
+    }
+
+    #[test]
+    fn nobody_goes_without_whom_there_would_be_no_majority_that_is_ready() {
+        let (one, other) = (seen(1, "1", true), |healthy| seen(3, "1", healthy));
+        let go = change(What::Remove, 2);
+        assert_eq!(said(&go, true, &[one.clone(), seen(2, "1", true), other(true)]), Ok(()));
+        assert_eq!(said(&go, true, &[one.clone(), seen(2, "1", false), other(true)]), Ok(()), "it is dead, not they");
+        let error = said(&go, true, &[one, seen(2, "1", true), other(false)]).unwrap_err();
+        assert!(error.starts_with("without node 2 1 of 2 nodes would be ready, and 2 are needed"), "{error}");
+        assert!(error.contains("say --force"), "{error}");
+    }
+
+    fn roster(dir: &std::path::Path, map: Option<MemberMap>) -> Arc<Roster> {
+        let (file, _) = FormationFile::open(dir).unwrap();
+        let boot = Boot { store: store(1), number: 1, nonce: 1 };
+        let applies = ApplyVersions::THIS;
+        let me = Identity { node: ME, boot, address: String::new(), partitions: 2, applies };
+        let formation = Formation::new(me, vec![ME, NodeId(2)], Record { map, ..Record::default() });
+        Roster::new(ME, BTreeMap::new(), file, formation)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_change_that_follows_on_no_other_is_overtaken_also_with_force_and_one_of_no_cluster_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = NodeConfig { partitions: 2, ..NodeConfig::new(dir.path(), ME) };
+        let (node, runner) = Node::start(config, Sinks::none()).unwrap();
+        assert!(node.ready().await);
+        let nodes = Nodes::new(node, About::default(), Arc::new(EdgeStats::default()), Arc::default(), None);
+        let forced = Change { force: true, ..change(What::Remove, 3) };
+        // The directory knows of no change; this node believes that there was one.
+        let later = map().leave(NodeId(2)).unwrap();
+        let error = roster(dir.path(), Some(later)).change(&forced, &nodes).await.unwrap_err();
+        assert!(matches!(error, ChangeRefused::Overtaken), "{error}");
+        assert!(error.to_string().contains("rove-server cluster status"), "{error}");
+
+        let error = roster(dir.path(), None).change(&forced, &nodes).await.unwrap_err();
+        assert!(matches!(error, ChangeRefused::Alone), "{error}");
+        runner.stop().await.unwrap();
     }
 }
