@@ -4,5 +4,5 @@ use rove_core::apply_version::ApplyVersions;
 
 fn main() -> std::process::ExitCode {
     let this = ApplyVersions::THIS;
-    rove_server::cli::main_with(ApplyVersions { highest: this.highest + 1, ..this })
+    rove_server::cli::main_with(ApplyVersions { highest: this.highest + 1, ..this }, rove_server::cluster::VERSIONS)
 }

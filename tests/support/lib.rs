@@ -8,6 +8,7 @@
     reason = "a helper of tests fails the test when what it needs is not there"
 )]
 
+pub mod certificates;
 pub mod cluster;
 pub mod http3;
 pub mod people;

@@ -209,6 +209,11 @@ impl Server {
         *self = next;
     }
 
+    /// The same, as a server (`rove-server-far`) that has no version of the protocol between nodes in common with this one.
+    pub fn begin_too_new(&self) -> Starting {
+        Starting::spawn_as(&binary("examples/rove-server-far"), self.dir.clone(), Some((self.quic, self.https)))
+    }
+
     /// SIGTERM, and waits for it to drain.
     pub fn terminate(&mut self) -> ExitStatus {
         kill(Pid::from_raw(self.child.0.id().cast_signed()), Signal::SIGTERM).expect("the process is ours");

@@ -13,7 +13,7 @@ use rove_core::fanout::PullThreshold;
 use rove_protocol::ids::NodeId;
 use serde::Deserialize;
 
-use crate::cluster::TrustError;
+use crate::cluster::{TrustError, VERSIONS};
 use crate::http::{HashLimits, Lifetimes};
 use crate::node::{DEFAULT_PARTITIONS, KEPT_FOR_PEERS, MAX_PARTITIONS};
 
@@ -126,6 +126,9 @@ pub struct Config {
     /// The versions of apply that the program has. Not in the file.
     #[serde(skip)]
     pub applies: ApplyVersions,
+    /// The lowest and the highest version of the protocol between nodes that the program speaks. Not in the file.
+    #[serde(skip)]
+    pub speaks: (u32, u32),
 }
 
 /// Limits around accounts.
@@ -177,6 +180,7 @@ impl Default for Config {
             accounts: Accounts::default(),
             cluster: None,
             applies: ApplyVersions::THIS,
+            speaks: VERSIONS,
         }
     }
 }
@@ -200,10 +204,6 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], each with the key and what to do.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let mut config: Self = toml::from_str(&text)
-            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
         let config = Self::read(path)?;
         if let Some(cluster) = &config.cluster {
             cluster.check_files(NodeId(config.node_id))?;
@@ -216,6 +216,10 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let mut config: Self = toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
         config.check()?;
         let dir = path.parent().unwrap_or(Path::new(""));
         for path in [&mut config.data_dir, &mut config.tls_cert, &mut config.tls_key] {

@@ -103,7 +103,7 @@ async fn join_cluster(
         files: section.files(),
         peers: roster.peers(),
         socket,
-        versions: cluster::VERSIONS,
+        versions: config.speaks,
     };
     let replicas = ReplicaRuntime::start()?;
     let (transport, runner) = {

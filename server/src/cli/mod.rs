@@ -108,15 +108,16 @@ impl CliError {
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    main_with(ApplyVersions::THIS)
+    main_with(ApplyVersions::THIS, crate::cluster::VERSIONS)
 }
 
-/// The same, as a program that has `applies` versions of apply: tests of upgrades make another one of it.
-pub fn main_with(applies: ApplyVersions) -> ExitCode {
+/// The same, as a program that has `applies` versions of apply, and of the protocol between nodes those from the first to the second of
+/// `speaks`: tests make other ones of it.
+pub fn main_with(applies: ApplyVersions, speaks: (u32, u32)) -> ExitCode {
     let done = match Cli::parse().command {
         Command::Init(args) => init::run(&args).map_err(CliError::from),
         Command::Pki(args) => pki::run(&args).map_err(CliError::from),
-        Command::Serve(args) => serve(args, applies),
+        Command::Serve(args) => serve(args, applies, speaks),
         Command::Dev(args) => dev::run(&args),
         Command::Cluster(args) => cluster::run(&args).map_err(CliError::from),
     };
@@ -129,9 +130,9 @@ pub fn main_with(applies: ApplyVersions) -> ExitCode {
     }
 }
 
-fn serve(args: ServeArgs, applies: ApplyVersions) -> Result<(), CliError> {
+fn serve(args: ServeArgs, applies: ApplyVersions, speaks: (u32, u32)) -> Result<(), CliError> {
     let mut config = config::Config::load(&args.config)?;
-    config.applies = applies;
+    (config.applies, config.speaks) = (applies, speaks);
     config.listen_quic = args.listen_quic.unwrap_or(config.listen_quic);
     config.listen_https = args.listen_https.unwrap_or(config.listen_https);
     config.log_level = args.log_level.unwrap_or(config.log_level);
