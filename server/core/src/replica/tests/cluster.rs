@@ -332,8 +332,19 @@ impl Cluster {
 
     /// Captures the state of `from` and sends it to `to`, where it is staged. Whether that installs it.
     pub(super) fn ship(&mut self, from: GroupMember, to: GroupMember) -> Result<bool, SnapshotError> {
+        let taken = self.ship_unreported(from, to)?;
+        self.replica(from).snapshot_done(to, taken.is_some());
+        Ok(taken == Some(true))
+    }
+
+    /// The same, and its sender does not know yet what became of it.
+    pub(super) fn ship_unreported(
+        &mut self,
+        from: GroupMember,
+        to: GroupMember,
+    ) -> Result<Option<bool>, SnapshotError> {
         if self.members[&from].replica.is_none() {
-            return Ok(false);
+            return Ok(None);
         }
         let machine = &self.members[&from].machine;
         let (index, term, state) = (machine.applied(), machine.applied_term(), machine.log.clone());
@@ -351,8 +362,7 @@ impl Cluster {
             },
             _ => None,
         };
-        self.replica(from).snapshot_done(to, taken.is_some());
-        Ok(taken == Some(true))
+        Ok(taken)
     }
 
     /// A slow disk completes its oldest write.

@@ -306,6 +306,21 @@ fn a_captured_state_that_is_of_no_use_is_refused_with_a_reason() {
 }
 
 #[test]
+fn a_learner_whose_acknowledgement_overtakes_the_report_of_its_snapshot_may_vote_although_nothing_is_said() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect(&ALL);
+    cluster.join(4);
+    cluster.replica(leader).propose_members(MemberChange::AddLearner(4)).unwrap();
+    cluster.settle();
+    assert_eq!(cluster.ship_unreported(leader, 4), Ok(Some(true)));
+    cluster.settle();
+    cluster.replica(leader).snapshot_done(4, true);
+    cluster.tick(10);
+    assert!(cluster.replica(leader).member_progress(4).caught_up);
+    cluster.replica(leader).propose_members(MemberChange::Promote(4)).unwrap();
+}
+
+#[test]
 fn what_follows_a_snapshot_on_its_way_is_kept_until_it_is_done() {
     let mut cluster = Cluster::new(3);
     let (leader, follower) = behind(&mut cluster);
