@@ -211,7 +211,8 @@ impl Server {
 
     /// The same, as a server (`rove-server-far`) that has no version of the protocol between nodes in common with this one.
     pub fn begin_too_new(&self) -> Starting {
-        Starting::spawn_as(&binary("examples/rove-server-far"), self.dir.clone(), Some((self.quic, self.https)))
+        let newer = Command::new(binary("examples/rove-server-far"));
+        Starting::spawn_as(newer, self.dir.clone(), Some((self.quic, self.https)))
     }
 
     /// SIGTERM, and waits for it to drain.

@@ -391,7 +391,9 @@ impl Formation {
             | FormationError::OtherFounding { .. }
             | FormationError::OtherMembers { .. } => false,
         };
-        if of_it && (self.strangers.len() < NODES || self.strangers.contains_key(&node)) {
+        // The disk of a node that was removed is refused for ever, and told so: there is nothing left to be done about it.
+        let was_removed = self.map().and_then(|map| map.nodes.get(&node)).is_some_and(|of| of.store == peer.boot.store);
+        if of_it && !was_removed && (self.strangers.len() < NODES || self.strangers.contains_key(&node)) {
             let stranger =
                 Stranger { store: peer.boot.store, address: peer.address.clone(), empty: peer.map.is_none() };
             self.strangers.insert(node, stranger);

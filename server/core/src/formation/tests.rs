@@ -166,6 +166,7 @@ fn a_new_node_waits_until_it_is_added_and_a_removed_one_is_told_so() {
     all[0].adopt(&leaving.without_leaving().unwrap());
     let refused = Err(FormationError::Removed { node: NodeId(4) });
     assert_eq!(all[0].hear(NodeId(4), &four.introduction()), refused);
+    assert!(all[0].strangers().is_empty(), "nobody has to do anything about it");
     assert_eq!(four.hear(NodeId(1), &all[0].introduction()), refused);
 }
 

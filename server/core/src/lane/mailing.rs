@@ -1,21 +1,23 @@
 //! Raft messages of all lanes on their way to the transport: everything for one node in one frame, and what nobody waits for in the
 //! frame of somebody else.
 //!
-//! The answer to a heartbeat says only that there is somebody, and the answer to news of a commit, or to anything else that brought no
-//! entries, only what was said before. With a group's leaders spread over the nodes, each of these would be a frame of its own, a packet,
-//! and a waking at either end; a tick later it goes out together with this node's own heartbeats: nodes at rest say half as much,
-//! and a post costs its leader two frames less. A leader that counts its followers does so over several ticks, and one that probes
-//! where a follower's log parts from its own waits a tick longer.
+//! A heartbeat and its answer say only that there is somebody, and the answer to news of a commit, or to anything else that brought no
+//! entries, only what was said before. With a group's leaders spread over the nodes, and each group counting its ticks from when it was
+//! elected, each of these would be a frame of its own, a packet, and a waking at either end. They go out together instead, with the next
+//! frame that somebody waits for, or else with the next beat of the node, which is as often as a group's: nodes at rest say a quarter as
+//! much, and a post costs its leader two frames less. A leader that counts its followers does so over more than two beats, and
+//! one that probes where a follower's log parts from its own waits a beat longer.
 
 use std::collections::BTreeMap;
 
 use rove_protocol::ids::{NodeId, PartitionId};
 
-use crate::replica::PeerMessage;
+use crate::replica::{HEARTBEAT_TICKS, PeerMessage};
 
 /// What may wait; of each, the last that a group says to a node has all that those before it had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
+    Heartbeat,
     SignOfLife,
     Accepted,
 }
@@ -27,7 +29,8 @@ pub struct Mailing {
     waiting: BTreeMap<NodeId, BTreeMap<(PartitionId, Kind), PeerMessage>>,
     /// Term and index that each group here has accepted last, by whom it was said to.
     accepted: BTreeMap<(NodeId, PartitionId), (u64, u64)>,
-    ticked: bool,
+    /// Since the last beat.
+    ticks: usize,
 }
 
 impl Mailing {
@@ -35,23 +38,25 @@ impl Mailing {
     pub fn add(&mut self, to: NodeId, partition: PartitionId, message: PeerMessage) {
         let said_before =
             message.accepts().is_some_and(|up_to| self.accepted.insert((to, partition), up_to) == Some(up_to));
-        let kind = match (message.is_sign_of_life(), said_before) {
-            (true, _) => Kind::SignOfLife,
-            (_, true) => Kind::Accepted,
-            _ => return self.due.entry(to).or_default().push((partition, message)),
+        let kind = match () {
+            () if message.is_heartbeat() => Kind::Heartbeat,
+            () if message.is_sign_of_life() => Kind::SignOfLife,
+            () if said_before => Kind::Accepted,
+            () => return self.due.entry(to).or_default().push((partition, message)),
         };
         self.waiting.entry(to).or_default().insert((partition, kind), message);
     }
 
-    /// One unit of time has passed: what waits has waited long enough.
+    /// One unit of time has passed. With the beat, what waits has waited long enough.
     pub fn tick(&mut self) {
-        self.ticked = true;
+        self.ticks += 1;
     }
 
     /// What is to be sent now, all that is for a node at once.
     pub fn take(&mut self) -> BTreeMap<NodeId, Vec<(PartitionId, PeerMessage)>> {
         let mut due = std::mem::take(&mut self.due);
-        if std::mem::take(&mut self.ticked) {
+        if self.ticks >= HEARTBEAT_TICKS {
+            self.ticks = 0;
             for to in self.waiting.keys() {
                 due.entry(*to).or_default();
             }
@@ -90,18 +95,29 @@ mod tests {
         PeerMessage::decode(&message.write_to_bytes().unwrap()).unwrap()
     }
 
+    fn beat(mailing: &mut Mailing) {
+        (0..HEARTBEAT_TICKS).for_each(|_| mailing.tick());
+    }
+
     fn sent(mailing: &mut Mailing) -> Vec<(NodeId, usize)> {
         mailing.take().into_iter().map(|(to, messages)| (to, messages.len())).collect()
     }
 
     #[test]
-    fn an_answer_to_a_heartbeat_waits_for_the_tick() {
+    fn heartbeats_of_all_groups_and_answers_to_them_wait_for_the_beat() {
         let mut mailing = Mailing::default();
         mailing.add(NODE, PartitionId(1), answer());
         assert_eq!(sent(&mut mailing), []);
         mailing.tick();
-        assert_eq!(sent(&mut mailing), [(NODE, 1)]);
+        mailing.add(NODE, PartitionId(2), message(MessageType::MsgHeartbeat, b""));
+        assert_eq!(sent(&mut mailing), [], "each group has a beat of its own, the node has one");
         mailing.tick();
+        mailing.add(NODE, PartitionId(3), message(MessageType::MsgHeartbeat, b""));
+        assert_eq!(sent(&mut mailing), [(NODE, 3)]);
+        mailing.add(NODE, PartitionId(1), answer());
+        beat(&mut mailing);
+        assert_eq!(sent(&mut mailing), [(NODE, 1)]);
+        beat(&mut mailing);
         assert_eq!(sent(&mut mailing), [], "it is sent once");
     }
 
@@ -111,14 +127,16 @@ mod tests {
         mailing.add(NODE, PartitionId(1), answer());
         mailing.add(OTHER, PartitionId(1), message(MessageType::MsgAppend, b""));
         assert_eq!(sent(&mut mailing), [(OTHER, 1)]);
-        mailing.add(NODE, PartitionId(2), message(MessageType::MsgHeartbeat, b""));
+        mailing.add(NODE, PartitionId(2), message(MessageType::MsgAppend, b""));
         assert_eq!(sent(&mut mailing), [(NODE, 2)]);
     }
 
     #[test]
-    fn the_answer_that_a_read_waits_for_goes_at_once() {
+    fn what_a_read_waits_for_goes_at_once() {
         let mut mailing = Mailing::default();
         mailing.add(NODE, PartitionId(1), message(MessageType::MsgHeartbeatResponse, b"a read"));
+        assert_eq!(sent(&mut mailing), [(NODE, 1)]);
+        mailing.add(NODE, PartitionId(1), message(MessageType::MsgHeartbeat, b"a read"));
         assert_eq!(sent(&mut mailing), [(NODE, 1)]);
     }
 
@@ -130,7 +148,7 @@ mod tests {
         mailing.add(NODE, PartitionId(1), accepted(3, 7, false));
         assert_eq!(sent(&mut mailing), [], "that more is committed brings nothing to say");
         mailing.add(NODE, PartitionId(1), answer());
-        mailing.tick();
+        beat(&mut mailing);
         assert_eq!(sent(&mut mailing), [(NODE, 2)], "neither takes the place of the other");
         mailing.add(NODE, PartitionId(1), accepted(3, 8, false));
         assert_eq!(sent(&mut mailing), [(NODE, 1)]);
@@ -158,7 +176,7 @@ mod tests {
     fn a_peer_that_asks_without_end_fills_nothing() {
         let mut mailing = Mailing::default();
         (0..1_000).for_each(|_| mailing.add(NODE, PartitionId(1), answer()));
-        mailing.tick();
+        beat(&mut mailing);
         assert_eq!(sent(&mut mailing), [(NODE, 1)]);
     }
 }

@@ -32,9 +32,10 @@ pub fn rebuild_of(member: GroupMember) -> u32 {
     u32::try_from(member >> NODE_BITS).unwrap_or(u32::MAX)
 }
 
-/// Heartbeats are sent every so many ticks: twice in the shortest time that makes anybody suspicious would be too tight, five
-/// times lets four be lost. With every tick, so that all groups that a node leads send theirs at once, in one packet.
-const HEARTBEAT_TICKS: usize = 1;
+/// Heartbeats are sent every so many ticks: two in the shortest time that makes anybody suspicious. The transport sends a lost one again
+/// within a round trip, so that more of them would make nothing safer, and nearly all of what a node costs that has nothing to do is
+/// heartbeats. [`Mailing`](crate::lane::Mailing) sends those of all groups at once, in one packet.
+pub(crate) const HEARTBEAT_TICKS: usize = 2;
 
 /// Bytes of entries in one message to a peer: one full batch, so that a follower far behind is not sent a frame for each small
 /// entry, and a slow link still interleaves heartbeats.
@@ -75,7 +76,7 @@ impl ReplicaConfig {
             partition,
             id,
             voters,
-            // Five heartbeats missed; the width is another five, so that two replicas rarely stand at once.
+            // Two heartbeats and a half missed; the width is as much again, so that two replicas rarely stand at once.
             election_ticks: 5..10,
             // A follower that was away for a minute at a hundred entries a second is caught up from the log.
             keep_for_peers: 6_000,

@@ -39,6 +39,11 @@ impl PeerMessage {
         !self.0.entries.is_empty()
     }
 
+    /// Whether it is a heartbeat, and no read waits for it.
+    pub(crate) fn is_heartbeat(&self) -> bool {
+        self.0.get_msg_type() == MessageType::MsgHeartbeat && self.0.context.is_empty()
+    }
+
     /// Whether it answers a heartbeat, and no read waits for it.
     pub(crate) fn is_sign_of_life(&self) -> bool {
         self.0.get_msg_type() == MessageType::MsgHeartbeatResponse && self.0.context.is_empty()

@@ -30,6 +30,7 @@ mod outputs;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use config::HEARTBEAT_TICKS;
 pub use config::{GroupMember, ReplicaConfig, member_of, node_of, rebuild_of};
 pub use driver::Replica;
 pub use driver::members::MemberChange;
