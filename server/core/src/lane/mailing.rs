@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 
 use rove_protocol::ids::{NodeId, PartitionId};
 
-use crate::replica::{HEARTBEAT_TICKS, PeerMessage};
+use crate::replica::{GroupMember, HEARTBEAT_TICKS, PeerMessage};
 
-/// What may wait; of each, the last that a group says to a node has all that those before it had.
+/// What may wait; of each, the last that a group says to a replica has all that those before it had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Heartbeat,
@@ -26,7 +26,8 @@ enum Kind {
 #[derive(Debug, Default)]
 pub struct Mailing {
     due: BTreeMap<NodeId, Vec<(PartitionId, PeerMessage)>>,
-    waiting: BTreeMap<NodeId, BTreeMap<(PartitionId, Kind), PeerMessage>>,
+    /// By the replica that it is for: of a node that is being rebuilt a group has two, for a while.
+    waiting: BTreeMap<NodeId, BTreeMap<(PartitionId, GroupMember, Kind), PeerMessage>>,
     /// Term and index that each group here has accepted last, by whom it was said to.
     accepted: BTreeMap<(NodeId, PartitionId), (u64, u64)>,
     /// Since the last beat.
@@ -44,7 +45,7 @@ impl Mailing {
             () if said_before => Kind::Accepted,
             () => return self.due.entry(to).or_default().push((partition, message)),
         };
-        self.waiting.entry(to).or_default().insert((partition, kind), message);
+        self.waiting.entry(to).or_default().insert((partition, message.to(), kind), message);
     }
 
     /// One unit of time has passed. With the beat, what waits has waited long enough.
@@ -63,7 +64,7 @@ impl Mailing {
         }
         for (to, messages) in &mut due {
             let waited = self.waiting.remove(to).unwrap_or_default();
-            messages.extend(waited.into_iter().map(|((partition, _), message)| (partition, message)));
+            messages.extend(waited.into_iter().map(|((partition, ..), message)| (partition, message)));
         }
         due
     }
@@ -162,6 +163,18 @@ mod tests {
         mailing.add(NODE, PartitionId(1), accepted(4, 7, false));
         mailing.add(OTHER, PartitionId(1), accepted(4, 7, false));
         assert_eq!(sent(&mut mailing), [(NODE, 3), (OTHER, 1)]);
+    }
+
+    #[test]
+    fn both_replicas_of_a_node_that_is_being_rebuilt_are_sent_their_heartbeats() {
+        let mut mailing = Mailing::default();
+        for to in [3, (1 << 32) | 3] {
+            let mut message = Message { to, ..Message::default() };
+            message.set_msg_type(MessageType::MsgHeartbeat);
+            mailing.add(OTHER, PartitionId(1), PeerMessage::decode(&message.write_to_bytes().unwrap()).unwrap());
+        }
+        beat(&mut mailing);
+        assert_eq!(sent(&mut mailing), [(OTHER, 2)]);
     }
 
     #[test]

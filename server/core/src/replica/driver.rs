@@ -1,6 +1,6 @@
 //! The replica: raft's `RawNode`, driven on its asynchronous path.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType};
@@ -49,6 +49,9 @@ pub struct Replica {
     /// More is committed than was written down.
     commit_unsaved: bool,
     leadership: (ReplicaRole, Option<GroupMember>),
+    ticks: u64,
+    /// At which tick each member of the group was heard last.
+    heard: BTreeMap<GroupMember, u64>,
 }
 
 impl Replica {
@@ -94,6 +97,8 @@ impl Replica {
             restarted,
             commit_unsaved: false,
             leadership: (ReplicaRole::Follower, None),
+            ticks: 0,
+            heard: BTreeMap::new(),
         };
         changes.iter().try_for_each(|change| replica.apply_members(change))?;
         Ok(replica)
@@ -106,6 +111,7 @@ impl Replica {
 
     /// One unit of time has passed.
     pub fn tick(&mut self) {
+        self.ticks += 1;
         // Not even an election: what it would look at is not there yet.
         if self.installing.is_none() {
             self.raw.tick();
@@ -133,6 +139,9 @@ impl Replica {
         let message = message.0;
         let last = self.raw.raft.raft_log.last_index();
         let current = message.term >= self.raw.raft.term;
+        if current && self.raw.raft.prs().get(message.from).is_some() {
+            self.heard.insert(message.from, self.ticks);
+        }
         match message.get_msg_type() {
             // A leader tells a follower only what the follower has acknowledged to be committed.
             MessageType::MsgHeartbeat if current && message.commit > last => {

@@ -45,8 +45,15 @@ impl Replica {
     pub fn progress_of(&self, member: GroupMember) -> (u64, bool) {
         let progress = self.raw.raft.prs().get(member);
         progress.map_or((0, false), |progress| {
-            (progress.matched, progress.recent_active && progress.state != ProgressState::Snapshot)
+            (progress.matched, self.answers(member) && progress.state != ProgressState::Snapshot)
         })
+    }
+
+    /// Whether `member` was heard within an election time-out. Raft's own mark of that is wiped whenever the leader counts its followers,
+    /// and says nothing until the next of them has answered.
+    pub(super) fn answers(&self, member: GroupMember) -> bool {
+        let within = self.config.election_ticks.start as u64;
+        self.heard.get(&member).is_some_and(|at| self.ticks - at <= within)
     }
 
     /// Whether leadership is being handed over.

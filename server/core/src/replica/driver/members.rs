@@ -231,7 +231,7 @@ impl Replica {
         let close = progress.matched.saturating_add(PROMOTE_LAG) >= needed && progress.matched > 0;
         // Whose acknowledgement overtook the report of its snapshot is probed until something is said: it may have all there is.
         let has_all = progress.state == ProgressState::Probe && progress.matched == self.raw.raft.raft_log.last_index();
-        if close && (has_all || progress.state == ProgressState::Replicate) && progress.recent_active {
+        if close && (has_all || progress.state == ProgressState::Replicate) && self.answers(id) {
             Ok(())
         } else {
             Err(MembersError::NotCaughtUp { id, matched: progress.matched, needed })
