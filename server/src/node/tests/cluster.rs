@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Net {
     inboxes: Mutex<BTreeMap<NodeId, PeerInbox>>,
     down: Mutex<BTreeSet<NodeId>>,
+    /// Partitions of which nothing comes through.
+    muted: Mutex<BTreeSet<PartitionId>>,
     /// Snapshots are cut off after so many chunks, once.
     cut_after: Mutex<Option<u64>>,
     snapshots: Mutex<Vec<(NodeId, PartitionId, u64)>>,
@@ -48,7 +50,9 @@ impl Side {
 }
 
 impl Peers for Side {
-    fn send_raft(&self, to: NodeId, messages: Vec<(PartitionId, PeerMessage)>) {
+    fn send_raft(&self, to: NodeId, mut messages: Vec<(PartitionId, PeerMessage)>) {
+        let muted = self.net.muted.lock().clone();
+        messages.retain(|(partition, _)| !muted.contains(partition));
         self.put(to, PeerSays::Raft(messages));
     }
 
@@ -275,6 +279,44 @@ async fn the_directory_comes_as_a_snapshot_too_and_who_was_revoked_meanwhile_is_
     assert!(world.node(3).ready().await);
     world.node(3).propose_directory(&sign_up("carol")).await.unwrap();
     world.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_that_a_dead_leader_has_not_carried_everywhere_is_carried_by_the_next() {
+    let mut world = World::new().await;
+    let signed_in = world.node(1).propose_directory(&sign_up("alice")).await.unwrap();
+    let DirectoryOutcome::SignedIn { account, device } = signed_in else { panic!("{signed_in:?}") };
+    let actor = Actor { account, device };
+    let mut ids = Vec::new();
+    for peer in (100..108).map(AccountId) {
+        ids.push(create(world.node(1), actor, peer).await);
+    }
+    let partitions: BTreeSet<_> = ids.iter().map(|id| world.node(1).partition_of(*id)).collect();
+    assert_eq!(partitions.len(), 2, "there is a conversation in each");
+    world.agree().await;
+    let leader = world.node(1).leader(DIRECTORY).unwrap();
+    let other = (1..=3).find(|id| NodeId(*id) != leader).unwrap();
+    world.net.muted.lock().insert(PartitionId(1));
+    let node = world.node(other).clone();
+    let revoke = DirectoryCommand::RevokeDevice { actor, device };
+    let revoking = tokio::spawn(async move { node.propose_directory(&revoke).await });
+    let pending = async {
+        while world.node(other).read_directory(|rows| rows.outbox(1).unwrap().is_empty()).await.unwrap() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, pending).await.expect("the directory never hears of it");
+    world.kill(leader).await;
+    assert!(!revoking.is_finished(), "one partition cannot have heard of it");
+    world.net.muted.lock().clear();
+    let outcome = tokio::time::timeout(PATIENCE, revoking).await.expect("nobody carries it on").unwrap();
+    assert!(matches!(outcome, Ok(DirectoryOutcome::Gated { .. })), "{outcome:?}");
+    for id in &ids {
+        match post(world.node(other), *id, actor, 1, 1).await.unwrap() {
+            ConversationOutcome::Refused(refused) => assert_eq!(refused.code, ErrorCode::Revoked),
+            posted => panic!("{posted:?}"),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
