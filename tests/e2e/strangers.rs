@@ -209,7 +209,8 @@ async fn nodes_of_other_clusters_and_with_an_id_that_is_in_use_are_kept_out_and_
     edit(&home, |text| text.replace("name = \"test\"", "name = \"other\""));
     certificates::write(&ca, "other", 5, SystemTime::now() + DAY, &home);
     let starting = cluster.start_in(home.clone());
-    let why = ["certificate is not that of the node which was dialled", "check the node ids and addresses"];
+    let why =
+        ["certificate is not that of the node which was dialled", "check cluster.name, the node ids and addresses"];
     says(&home, &[&["no connection with node 1"], &why[..]].concat()).await;
     posting.progress(MEANWHILE).await;
     drop(starting);

@@ -115,8 +115,8 @@ impl From<&ConnectionError> for Failure {
         // TLS's alerts, RFC 8446, section 6.2, as QUIC carries them (RFC 9001, section 4.8).
         let explained = match code.wrapping_sub(0x100) {
             42 | 43 | 46 => format!(
-                "{whose} is not that of the node which was dialled, or not for this use ({text}); check the node ids and \
-                 addresses in cluster.peers, or make one with `rove-server pki node`"
+                "{whose} is not that of the node which was dialled, or not for this use ({text}); check \
+                 cluster.name, the node ids and addresses in cluster.peers, or make one with `rove-server pki node`"
             ),
             45 => format!(
                 "{whose} has expired or is not valid yet ({text}); check the clocks, or make a new one with \

@@ -230,6 +230,7 @@ mod tests {
             version: version.to_owned(),
             boot: 1,
             partitions: Vec::new(),
+            more: crate::nodes::report::More::default(),
         };
         Seen { node: NodeId(node), report: Some(report), age: Duration::ZERO, healthy, link: None }
     }

@@ -138,7 +138,10 @@ impl Roster {
             tracing::warn!("waiting to be let into the cluster: {why}");
         } else {
             let missing: BTreeSet<u64> = self.formation.lock().missing().iter().map(|node| node.0).collect();
-            tracing::info!(?missing, "waiting for the other nodes, to form the cluster");
+            let peers = self.transport.get().map(Cluster::peers).unwrap_or_default();
+            let why = peers.into_iter().filter(|peer| missing.contains(&peer.node.0) && !peer.connected);
+            let why: BTreeMap<u64, String> = why.filter_map(|peer| Some((peer.node.0, peer.last_error?))).collect();
+            tracing::info!(?missing, ?why, "waiting for the other nodes, to form the cluster");
         }
     }
 
