@@ -20,7 +20,7 @@ use crate::{Error, ServerAddress};
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer taken: a list of a few hundred devices.
 const MAX_ANSWER: usize = 256 * 1024;
-/// Attempts at a call the server is too busy for; its waits are about a second.
+/// Attempts at a call the server is too busy for, or gone; its waits are about a second.
 const ATTEMPTS: u32 = 5;
 
 #[derive(Serialize)]
@@ -133,15 +133,24 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(answer: &'a [u8]) -> Result<T, Error
     serde_json::from_slice(answer).map_err(|_| strange("an answer"))
 }
 
-/// Makes a call, again for a while if the server says it is busy. The same idempotency key each time makes that safe.
+/// Makes a call, again for a while if the server says that it is busy, or is gone before it has answered: another node may have the
+/// answer. The same idempotency key each time makes that safe. A server that cannot be reached at all is not tried again.
 pub(crate) async fn call(network: &Network, server: &ServerAddress, call: &Call<'_>) -> Result<Vec<u8>, Error> {
     let key = URL_SAFE_NO_PAD.encode(random_bytes());
     let mut attempt = 1;
     loop {
-        let result = tokio::time::timeout(TIMEOUT, once(network, server, call, &key))
-            .await
-            .unwrap_or(Err(Error::Timeout("an HTTP call")));
+        let mut reached = false;
+        let once = async {
+            let connection = network.connect_h3(server).await?;
+            reached = true;
+            once(&connection, server, call, &key).await
+        };
+        let result = tokio::time::timeout(TIMEOUT, once).await.unwrap_or(Err(Error::Timeout("an HTTP call")));
         match &result {
+            Err(Error::Transport(_)) if reached && attempt < ATTEMPTS => {
+                tokio::time::sleep(Duration::from_millis(crate::inner::random() % 200)).await;
+                attempt += 1;
+            }
             Err(Error::Server { code: ErrorCode::Busy | ErrorCode::Unavailable, retry_after_ms, .. })
                 if attempt < ATTEMPTS =>
             {
@@ -158,8 +167,12 @@ fn lost(error: impl std::fmt::Display) -> Error {
     Error::Transport(TransportError::Lost(error.to_string()))
 }
 
-async fn once(network: &Network, server: &ServerAddress, call: &Call<'_>, key: &str) -> Result<Vec<u8>, Error> {
-    let connection = network.connect_h3(server).await?;
+async fn once(
+    connection: &quinn::Connection,
+    server: &ServerAddress,
+    call: &Call<'_>,
+    key: &str,
+) -> Result<Vec<u8>, Error> {
     let (mut driver, mut requests) = h3::client::builder()
         .max_field_section_size(16 * 1024)
         .build::<_, _, Bytes>(h3_quinn::Connection::new(connection.clone()))
