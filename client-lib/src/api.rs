@@ -140,11 +140,12 @@ pub(crate) async fn call(network: &Network, server: &ServerAddress, call: &Call<
     let mut attempt = 1;
     loop {
         let mut reached = false;
-        let once = async {
+        // Boxed: whoever calls should not be as large as an HTTP/3 connection.
+        let once = Box::pin(async {
             let connection = network.connect_h3(server).await?;
             reached = true;
             once(&connection, server, call, &key).await
-        };
+        });
         let result = tokio::time::timeout(TIMEOUT, once).await.unwrap_or(Err(Error::Timeout("an HTTP call")));
         match &result {
             Err(Error::Transport(_)) if reached && attempt < ATTEMPTS => {
