@@ -32,7 +32,6 @@ else
     tests_took=0
 fi
 
-
 skips=$(wc -l <"$ROVE_SKIPPED")
 if [ "$skips" -gt 0 ]; then
     printf '\n' >&2

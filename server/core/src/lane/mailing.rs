@@ -4,8 +4,8 @@
 //! A heartbeat and its answer say only that there is somebody, and the answer to news of a commit, or to anything else that brought no
 //! entries, only what was said before. With a group's leaders spread over the nodes, and each group counting its ticks from when it was
 //! elected, each of these would be a frame of its own, a packet, and a waking at either end. They go out together instead, with the next
-//! frame that somebody waits for, or else with the next beat of the node, which is as often as a group's: nodes at rest say a quarter as
-//! much, and a post costs its leader two frames less. A leader that counts its followers does so over more than two beats, and
+//! frame that somebody waits for, or else with the next beat of the node, which is as often as a group's: nodes at rest say less, and
+//! wake less often, and a post costs its leader two frames less. A leader that counts its followers does so over more than two beats, and
 //! one that probes where a follower's log parts from its own waits a beat longer.
 
 use std::collections::BTreeMap;

@@ -247,6 +247,8 @@ impl Replica {
         let change = ConfChangeV2::parse_from_bytes(&entry.data).map_err(|error| bad(error.to_string()))?;
         let state = self.raw.apply_conf_change(&change).map_err(|error| bad(error.to_string()))?;
         self.members.set(state, entry.index);
+        // Numbers are never used again: who is gone is not heard any more.
+        self.heard.retain(|id, _| contains(&self.members.state, *id));
         self.step_down_if_removed();
         Ok(())
     }
