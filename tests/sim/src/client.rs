@@ -14,7 +14,6 @@ use rove_protocol::message::{Body, Event};
 use rove_protocol::registry::{ErrorCode, EventKind, Role};
 
 use crate::history::{ClientId, Message, PostEnd, Record};
-use crate::node::NODES;
 use crate::rng::Rng;
 use crate::wire::{SessionId, ToClient, ToNode};
 
@@ -69,6 +68,8 @@ pub struct ClientContext<'a> {
     pub now_us: u64,
     /// Chance.
     pub rng: &'a mut Rng,
+    /// Where it may connect to.
+    pub nodes: &'a [NodeId],
     /// Names sessions and calls.
     pub next_name: &'a mut u64,
     /// Whether new posts are to be made.
@@ -205,7 +206,7 @@ impl Client {
         if context.now_us < self.retry_at_us {
             return;
         }
-        let Some(node) = context.rng.pick(&NODES) else { return };
+        let Some(node) = context.rng.pick(context.nodes) else { return };
         let session = context.name();
         let patience_us = context.rng.between(PATIENCE_US.0, PATIENCE_US.1);
         self.connected = Some(Connected { session, opened: false, quiet_since_us: context.now_us, patience_us });

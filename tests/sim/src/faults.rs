@@ -73,6 +73,10 @@ kinds! {
     CrashAfterReset = "crash-after-reset",
     /// A node loses its disk and comes back empty, under a new number: its replicas are taken in again. Counted when they vote.
     Replace = "replace",
+    /// A node is taken into the cluster, with an empty disk. Counted when it votes and follows wherever it is to.
+    Add = "add",
+    /// A node is taken out of a cluster of four, one that does not trust its disk if there is one. Counted when no group has it any more.
+    Remove = "remove",
 }
 
 impl Fault {

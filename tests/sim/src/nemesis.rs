@@ -4,7 +4,6 @@ use rove_protocol::ids::NodeId;
 
 use crate::faults::{Fault, Faults};
 use crate::network::{Network, Weather};
-use crate::node::NODES;
 use crate::rng::Rng;
 
 /// The end of a fault.
@@ -69,15 +68,22 @@ impl Nemesis {
         }
     }
 
-    /// Blocks paths around `id`, and says under which name.
-    pub fn block(&mut self, fault: Fault, id: NodeId, network: &mut Network, rng: &mut Rng) -> u64 {
+    /// Blocks paths around `id`, one of the `nodes` there are, and says under which name.
+    pub fn block(
+        &mut self,
+        fault: Fault,
+        id: NodeId,
+        nodes: &[NodeId],
+        network: &mut Network,
+        rng: &mut Rng,
+    ) -> u64 {
         self.names += 1;
-        let others: Vec<NodeId> = NODES.iter().copied().filter(|other| *other != id).collect();
+        let others: Vec<NodeId> = nodes.iter().copied().filter(|other| *other != id).collect();
         let paths: Vec<(NodeId, NodeId)> = match fault {
             Fault::Partition => others.iter().flat_map(|other| [(id, *other), (*other, id)]).collect(),
             Fault::OneWay => rng.pick(&others).map(|other| (other, id)).into_iter().collect(),
             _ => match others.as_slice() {
-                [one, other] => vec![(*one, *other), (*other, *one)],
+                [one, other, ..] => vec![(*one, *other), (*other, *one)],
                 _ => Vec::new(),
             },
         };

@@ -81,7 +81,7 @@ pub struct Plan {
     /// Clients; each has one conversation open.
     pub clients: u64,
     /// Ticks without a leader before each node stands for election.
-    pub election_ticks: [usize; 3],
+    pub election_ticks: [usize; 4],
     /// Microseconds between faults, on average.
     pub fault_every_us: u64,
     /// Microseconds between the posts of one client, on average.
@@ -121,7 +121,8 @@ impl Plan {
             partitions: if rng.chance(400) { 2 } else { 1 },
             conversations: rng.between(1, 2),
             clients,
-            election_ticks: [ticks(0), ticks(1), ticks(2)],
+            // The fourth node has most patience of all.
+            election_ticks: [ticks(0), ticks(1), ticks(2), usize::try_from(10 + apart * 3).unwrap_or(10)],
             fault_every_us: rng.between(80, 700) * 1_000,
             post_every_us: rng.between(20, 150) * 1_000,
             latency_us: rng.between(100, 5_000),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rove_sim::batch::{Batch, describe, run};
 use rove_sim::faults::{Fault, Faults};
-use rove_sim::options::Options;
+use rove_sim::options::{DEFAULT_STEPS, Options};
 use rove_sim::world::World;
 
 /// Runs of the batch at least, however slow the machine: enough for every kind of fault to have done something many times.
@@ -18,6 +18,9 @@ const SNAPSHOT_RUNS: u64 = 40;
 
 /// Runs in which nodes are replaced: a few seconds as well.
 const REPLACING_RUNS: u64 = 40;
+
+/// Runs in which nodes come and go: likewise.
+const CHANGING_RUNS: u64 = 40;
 
 /// How long the batch goes on beyond its first runs.
 const BUDGET: Duration = Duration::from_secs(15);
@@ -66,6 +69,20 @@ fn nodes_that_are_replaced_one_after_the_other_while_other_faults_go_on_hold_eve
     }
     assert_eq!(batch.complaints(faults), Vec::<String>::new());
     assert!(batch.fired.of(Fault::Replace) > batch.runs / 4, "{} were replaced", batch.fired.of(Fault::Replace));
+}
+
+#[test]
+fn nodes_that_are_added_and_removed_while_other_faults_go_on_hold_every_invariant() {
+    let faults = "add,remove,bit-rot,absence,loss,kill,partition,transfer";
+    let faults = Faults::parse(faults).unwrap();
+    let mut batch = Batch::default();
+    for seed in 1..=CHANGING_RUNS {
+        batch.add(run(Options { faults, steps: 2 * DEFAULT_STEPS, ..Options::new(seed) }));
+    }
+    assert_eq!(batch.complaints(faults), Vec::<String>::new());
+    for change in [Fault::Add, Fault::Remove] {
+        assert!(batch.fired.of(change) > batch.runs / 8, "{}: {} times", change.name(), batch.fired.of(change));
+    }
 }
 
 #[test]

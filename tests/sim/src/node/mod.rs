@@ -30,8 +30,11 @@ use crate::wire::{SessionId, ToClient, ToNode};
 use edge::{Session, Waiter};
 use snapshots::{Due, Said, Snapshots};
 
-/// The nodes of the cluster.
-pub const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+/// The nodes that the cluster begins with.
+pub const FOUNDERS: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+
+/// All that there may be: one more, so that some hold replicas that do not vote.
+pub const NODES: [NodeId; 4] = [NodeId(1), NodeId(2), NodeId(3), NodeId(4)];
 
 /// Raft's unit of time, as in the server.
 pub const TICK_US: u64 = 50_000;
@@ -154,7 +157,7 @@ pub struct Node {
     flushed: MemoryStore,
     /// And with it: the snapshots that states came from last.
     installed: BTreeMap<PartitionId, Install>,
-    /// How often it has lost its disk.
+    /// How often it came with an empty disk, after the cluster was formed.
     pub rebuild: u32,
     /// Who the nodes are, as far as it has been told.
     pub map: Arc<MemberMap>,
@@ -242,7 +245,7 @@ impl Node {
             let installed = self.installed.get(&partition).cloned();
             let recovered = Recovered { applied, installed, ..found.remove(&partition).unwrap_or_default() };
             // Who comes later waits until it is taken in.
-            let founders: &[NodeId] = if self.rebuild == 0 { &NODES } else { &[] };
+            let founders: &[NodeId] = if self.rebuild == 0 { &FOUNDERS } else { &[] };
             let voters = founders.iter().map(|node| member_of(*node, 0)).collect();
             let mut config = ReplicaConfig::new(partition, member_of(self.id, self.rebuild), voters);
             let ticks = usize::try_from(self.id.0 - 1).ok().and_then(|at| context.plan.election_ticks.get(at));
@@ -426,10 +429,11 @@ impl Node {
         Some(running.places.iter().map(|(partition, place)| (*partition, status(place))).collect())
     }
 
-    /// Everything that it had is gone; it comes back under another number.
-    pub fn lose_disk(&mut self, bug: Option<Bug>) {
+    /// It has an empty disk, and the number that comes with this rebuild.
+    pub fn begin_anew(&mut self, rebuild: u32, bug: Option<Bug>) {
         (self.disk, self.flushed, self.installed) = (LogDisk::new(bug), MemoryStore::new(), BTreeMap::new());
-        self.rebuild += u32::from(bug != Some(Bug::RebuiltUnderOldNumber));
+        self.quarantined = false;
+        self.rebuild = rebuild;
     }
 
     /// Whether all groups are what `map` says, as far as it has applied their logs.

@@ -15,11 +15,11 @@ use crate::node::Node;
 impl World {
     /// Whether nothing is on its way any more, and everybody has everything.
     pub(super) fn is_settled(&self) -> bool {
-        if self.replacing {
+        if self.change.is_some() {
             return false;
         }
         let mut indexes: BTreeMap<PartitionId, [u64; 3]> = BTreeMap::new();
-        for node in self.nodes.iter().filter(|node| !node.quarantined) {
+        for node in self.all_present().filter(|node| !node.quarantined) {
             let Some(places) = node.status() else { return false };
             for (partition, place) in places {
                 let known = *indexes.entry(partition).or_insert(place.indexes);

@@ -7,13 +7,14 @@ use crate::disk::Crash;
 use crate::faults::Fault;
 use crate::history::Record;
 use crate::nemesis::{Cure, Nemesis};
-use crate::node::{NODES, NodeEvent};
+use crate::node::NodeEvent;
 
 impl World {
     /// One fault, of a kind that this run has.
     pub(super) fn fault(&mut self) {
         let Some(fault) = self.nemesis.choose(&mut self.rng) else { return };
-        let id = self.rng.pick(&NODES).unwrap_or(NODES[0]);
+        let nodes = self.present();
+        let Some(id) = self.rng.pick(&nodes) else { return };
         // Now and then so long that a node without a majority gives up what it has taken.
         let most_ms = if self.rng.chance(120) { 5_500 } else { 2_000 };
         let lasts = self.rng.between(50, most_ms) * 1_000;
@@ -23,11 +24,11 @@ impl World {
                 self.queue.after(lasts, Happening::Cure(Cure::Weather(fault)));
             }
             Fault::Partition | Fault::OneWay | Fault::Bridge => {
-                let name = self.nemesis.block(fault, id, &mut self.network, &mut self.rng);
+                let name = self.nemesis.block(fault, id, &nodes, &mut self.network, &mut self.rng);
                 self.queue.after(lasts, Happening::Cure(Cure::Unblock(name)));
             }
             Fault::LinkCut => {
-                let other = self.rng.pick(&NODES).unwrap_or(id);
+                let other = self.rng.pick(&nodes).unwrap_or(id);
                 if self.network.cut(id, other) {
                     self.fired.count(Fault::LinkCut);
                 }
@@ -43,11 +44,11 @@ impl World {
             }
             Fault::PowerLossAll => {
                 let tears = self.nemesis.tears();
-                let lost = NODES.map(|id| self.crash(id, Crash::Power, tears));
+                let lost: Vec<bool> = nodes.iter().map(|id| self.crash(*id, Crash::Power, tears)).collect();
                 if lost.contains(&true) {
                     self.fired.count(Fault::PowerLossAll);
                 }
-                for id in NODES {
+                for id in nodes {
                     self.restart_later(id);
                 }
             }
@@ -74,36 +75,38 @@ impl World {
                 self.fired.count(Fault::Clock);
             }
             Fault::Transfer => {
-                let to = self.rng.pick(&NODES).unwrap_or(id);
-                for node in NODES {
+                let to = self.rng.pick(&nodes).unwrap_or(id);
+                for node in nodes {
                     self.tell_node(node, None, NodeEvent::Transfer(to));
                 }
             }
             Fault::ClientCut => self.cut_client(),
             Fault::Absence => self.leave(id),
             Fault::Replace => self.replace(id),
+            Fault::Add => self.add(),
+            Fault::Remove => self.remove(id),
             Fault::SnapshotCut => {
-                for node in NODES {
-                    self.node(node).cuts_snapshot = true;
+                for node in &mut self.nodes {
+                    node.cuts_snapshot = true;
                 }
                 self.leave(id);
             }
             Fault::CrashBeforeInstall | Fault::CrashBeforeReset | Fault::CrashAfterReset => {
-                for node in NODES {
-                    self.node(node).crash_at = Some(fault);
+                for node in &mut self.nodes {
+                    node.crash_at = Some(fault);
                 }
                 self.leave(id);
             }
         }
     }
 
-    /// At most one disk of three rots, and none while another is being replaced: a second one would take the majority.
+    /// At most one disk rots, and none while nodes come or go: a second one would take the majority.
     fn rot(&mut self, id: NodeId) {
-        if self.replacing || self.nodes.iter().any(|node| node.disk.is_rotten()) || !self.node(id).is_running() {
+        if self.change.is_some() || self.all_present().any(|node| node.disk.is_rotten()) || !self.node(id).is_running() {
             return;
         }
         self.crash(id, Crash::Kill, false);
-        let at = NODES.iter().position(|node| *node == id).unwrap_or(0);
+        let at = World::place_of(id);
         self.nodes[at].disk.rot(&mut self.rng);
         self.restart_later(id);
     }
@@ -146,7 +149,7 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.healed = true;
         self.network.heal();
-        for id in NODES {
+        for id in self.present() {
             self.resume(id);
             let node = self.node(id);
             (node.slow_disk, node.sync_fails, node.cuts_snapshot) = (false, false, false);

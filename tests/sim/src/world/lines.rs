@@ -22,9 +22,11 @@ pub(super) struct Line {
 
 impl World {
     pub(super) fn with_client(&mut self, at: usize, work: impl FnOnce(&mut Client, &mut ClientContext<'_>)) {
+        let nodes = self.present();
         let mut context = ClientContext {
             now_us: self.queue.now_us(),
             rng: &mut self.rng,
+            nodes: &nodes,
             next_name: &mut self.next_name,
             active: self.active,
             lively: !self.healed,

@@ -1,17 +1,18 @@
-//! Nodes that lose their disks, and the map of members that says so.
+//! Nodes that lose their disks, come and go, and the map of members that says so.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rove_core::formation::StoreId;
-use rove_core::membership::MemberMap;
+use rove_core::membership::{ChangeError, MemberMap};
 use rove_protocol::ids::NodeId;
 
 use super::{Happening, World};
 use crate::bugs::Bug;
 use crate::disk::Crash;
 use crate::faults::Fault;
-use crate::node::NODES;
+use crate::history::Record;
+use crate::node::{FOUNDERS, NODES, Node};
 
 /// How long the news of a map takes to each node, at most.
 const TOLD_US: u64 = 500_000;
@@ -22,49 +23,118 @@ fn store(node: NodeId, rebuild: u32) -> StoreId {
 
 /// The map of the cluster as it was formed.
 pub(super) fn founded(partitions: u16) -> Arc<MemberMap> {
-    let stores: BTreeMap<NodeId, StoreId> = NODES.iter().map(|node| (*node, store(*node, 0))).collect();
+    let stores: BTreeMap<NodeId, StoreId> = FOUNDERS.iter().map(|node| (*node, store(*node, 0))).collect();
     Arc::new(MemberMap::founded(&stores, partitions))
 }
 
 impl World {
-    /// A node loses its disk, if no other one is lost or not yet replaced: the two others have everything.
+    /// The nodes that belong to the cluster, or still do.
+    pub(super) fn present(&self) -> Vec<NodeId> {
+        self.map.all_present().map(|(node, _)| node).collect()
+    }
+
+    pub(super) fn is_present(&self, id: NodeId) -> bool {
+        self.map.present(id).is_some()
+    }
+
+    /// The same nodes themselves.
+    pub(super) fn all_present(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| self.is_present(node.id))
+    }
+
+    /// Whether the nodes may change: all but `id` run and trust their disks, and the last change is over.
+    fn may_change(&self, id: Option<NodeId>) -> bool {
+        let mut others = self.all_present().filter(|node| Some(node.id) != id);
+        self.change.is_none() && others.all(|node| node.is_running() && !node.disk.is_rotten())
+    }
+
+    /// A node loses its disk, if no other one is lost or not yet replaced: the others have everything.
     pub(super) fn replace(&mut self, id: NodeId) {
-        let sound = self.nodes.iter().all(|node| node.is_running() && !node.disk.is_rotten());
-        if !sound || self.replacing {
+        if !self.may_change(None) {
             return;
         }
         self.crash(id, Crash::Kill, false);
         let bug = self.options.bug;
         let node = self.node(id);
-        node.lose_disk(bug);
-        let rebuild = node.rebuild;
+        let planted = bug == Some(Bug::RebuiltUnderOldNumber);
+        let rebuild = node.rebuild + u32::from(!planted);
+        node.begin_anew(rebuild, bug);
         self.restart_later(id);
-        if bug == Some(Bug::RebuiltUnderOldNumber) {
-            return;
+        if !planted {
+            self.change(Fault::Replace, self.map.replace(id, store(id, rebuild), None));
         }
-        // Refused only for a store that is known.
-        let Ok(next) = self.map.replace(id, store(id, rebuild), None) else { return };
-        self.map = Arc::new(next);
-        self.replacing = true;
-        for node in NODES {
+    }
+
+    /// A node that is not there is taken in, with an empty disk.
+    pub(super) fn add(&mut self) {
+        let absent = NODES.into_iter().find(|node| !self.is_present(*node));
+        let Some(id) = absent.filter(|_| self.may_change(None)) else { return };
+        // It may be one that was taken out a moment ago and has not heard of it.
+        self.crash(id, Crash::Kill, false);
+        let rebuild = self.node(id).rebuild + 1;
+        let bug = self.options.bug;
+        self.node(id).begin_anew(rebuild, bug);
+        self.change(Fault::Add, self.map.add(id, store(id, rebuild), "node:1"));
+        self.node(id).map = Arc::clone(&self.map);
+        self.restart_later(id);
+    }
+
+    /// A node is taken out of a cluster of four: one that does not trust its disk if there is one, otherwise `id`.
+    pub(super) fn remove(&mut self, id: NodeId) {
+        let lost = self.all_present().find(|node| node.quarantined).map(|node| node.id);
+        let id = lost.unwrap_or(id);
+        if self.present().len() > FOUNDERS.len() && self.may_change(Some(id)) {
+            self.change(Fault::Remove, self.map.leave(id));
+        }
+    }
+
+    /// There is another map. None of the changes that are made here may be refused.
+    fn change(&mut self, change: Fault, next: Result<MemberMap, ChangeError>) {
+        match next {
+            Ok(next) if next.may_follow(Some(&self.map)) => {
+                self.change = Some(change);
+                self.tell_all(next);
+            }
+            Ok(next) => self.record(Record::Wrong { what: format!("{next:?} may not follow {:?}", self.map) }),
+            Err(error) => self.record(Record::Wrong { what: format!("{}: {error}", change.name()) }),
+        }
+    }
+
+    fn tell_all(&mut self, map: MemberMap) {
+        // Those that are taken out with it hear of it too.
+        let mut nodes = self.present();
+        self.map = Arc::new(map);
+        nodes.extend(self.present());
+        nodes.sort_unstable();
+        nodes.dedup();
+        for node in nodes {
             self.queue.after(self.rng.below(TOLD_US), Happening::Told(node, Arc::clone(&self.map)));
         }
     }
 
-    /// A node hears of a map; perhaps it knows a later one.
+    /// A node hears of a map; perhaps it knows a later one. One that is no member any more stops.
     pub(super) fn told(&mut self, id: NodeId, map: Arc<MemberMap>) {
+        let stops = map.present(id).is_none();
         let node = self.node(id);
         if map.version > node.map.version {
             node.map = map;
+            if stops {
+                self.crash(id, Crash::Kill, false);
+            }
         }
     }
 
     /// Looks whether the groups have followed the map.
     pub(super) fn look_after_members(&mut self) {
+        let Some(change) = self.change else { return };
         let map = Arc::clone(&self.map);
-        if self.replacing && self.nodes.iter_mut().any(|node| node.follows(&map)) {
-            self.replacing = false;
-            self.fired.count(Fault::Replace);
+        if !self.nodes.iter_mut().any(|node| node.follows(&map)) {
+            return;
+        }
+        self.change = None;
+        self.fired.count(change);
+        if let Some(without) = map.without_leaving() {
+            self.tell_all(without);
         }
     }
 }

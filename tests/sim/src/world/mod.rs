@@ -23,7 +23,7 @@ use crate::faults::{Fault, Fired};
 use crate::history::{History, Record, Stamped};
 use crate::nemesis::{Cure, Nemesis};
 use crate::network::{Arrival, Network};
-use crate::node::{Action, Context, NODES, Node, NodeEvent};
+use crate::node::{Action, Context, FOUNDERS, NODES, Node, NodeEvent};
 use crate::options::{Options, Plan};
 use crate::rng::Rng;
 use crate::wire::{SessionId, ToClient, ToNode};
@@ -98,9 +98,9 @@ pub struct World {
     queue: crate::queue::Queue<Happening>,
     nodes: Vec<Node>,
     network: Network,
-    /// Who the nodes are; and whether the groups do not follow it yet.
+    /// Who the nodes are; and what has changed, as long as the groups do not follow it.
     map: Arc<MemberMap>,
-    replacing: bool,
+    change: Option<Fault>,
     /// Arrived, but the path is blocked.
     held: BTreeMap<(NodeId, NodeId), VecDeque<(u64, Item)>>,
     /// What happens to nodes that stand still.
@@ -135,7 +135,7 @@ impl World {
             nodes: NODES.iter().map(|id| Node::new(*id, &map, options.bug)).collect(),
             network: Network::new(plan.latency_us),
             map,
-            replacing: false,
+            change: None,
             held: BTreeMap::new(),
             deferred: BTreeMap::new(),
             clients,
@@ -159,7 +159,7 @@ impl World {
             world.record(record);
             world.queue.after(world.rng.below(100_000), Happening::ClientWake(at));
         }
-        for id in NODES {
+        for id in FOUNDERS {
             world.queue.after(0, Happening::Restart(id));
         }
         world.queue.after(0, Happening::Links);
@@ -274,8 +274,12 @@ impl World {
     }
 
     fn node(&mut self, id: NodeId) -> &mut Node {
-        let at = NODES.iter().position(|node| *node == id).unwrap_or(0);
-        &mut self.nodes[at]
+        &mut self.nodes[Self::place_of(id)]
+    }
+
+    /// Where a node is among all that there may be.
+    fn place_of(id: NodeId) -> usize {
+        NODES.iter().position(|node| *node == id).unwrap_or(0)
     }
 
     fn tell_node(&mut self, id: NodeId, boot: Option<u64>, event: NodeEvent) {
@@ -292,7 +296,7 @@ impl World {
 
     /// Does something with a node, and then what it wants done.
     fn with_node(&mut self, id: NodeId, work: impl FnOnce(&mut Node, &mut Context<'_>)) {
-        let at = NODES.iter().position(|node| *node == id).unwrap_or(0);
+        let at = Self::place_of(id);
         let mut context = Context {
             now_us: self.queue.now_us(),
             rng: &mut self.rng,

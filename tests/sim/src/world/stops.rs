@@ -6,7 +6,7 @@ use super::{Happening, World};
 use crate::disk::Crash;
 use crate::faults::Fault;
 use crate::history::Record;
-use crate::node::{NODES, Node};
+use crate::node::Node;
 use crate::wire::SessionId;
 
 /// How long a process takes to start again, at most.
@@ -18,8 +18,9 @@ const AWAY_US: u64 = 1_500_000;
 impl World {
     pub(super) fn restart(&mut self, id: NodeId) {
         let now_us = self.queue.now_us();
+        let present = self.is_present(id);
         let node = self.node(id);
-        if !node.is_running() && !node.quarantined && now_us >= node.away_until_us {
+        if present && !node.is_running() && !node.quarantined && now_us >= node.away_until_us {
             self.with_node(id, Node::start);
         }
     }
@@ -32,7 +33,7 @@ impl World {
 
     /// A node stops, if it runs. Whether something was lost.
     pub(super) fn crash(&mut self, id: NodeId, crash: Crash, tear: bool) -> bool {
-        let at = NODES.iter().position(|node| *node == id).unwrap_or(0);
+        let at = World::place_of(id);
         if !self.nodes[at].is_running() {
             return false;
         }
@@ -47,9 +48,9 @@ impl World {
 
     /// Everybody notices sooner or later that a node is gone.
     pub(super) fn gone(&mut self, id: NodeId) {
-        NODES.iter().filter(|other| **other != id).for_each(|other| {
-            self.network.cut(id, *other);
-        });
+        for other in self.present().into_iter().filter(|other| *other != id) {
+            self.network.cut(id, other);
+        }
         self.deferred.remove(&id);
         let sessions: Vec<SessionId> =
             self.lines.iter().filter(|(_, line)| line.node == id).map(|(session, _)| *session).collect();
@@ -58,9 +59,9 @@ impl World {
         }
     }
 
-    /// A node stops and stays away long enough to need a snapshot, if the two others can go on meanwhile.
+    /// A node stops and stays away long enough to need a snapshot, if the others can go on meanwhile.
     pub(super) fn leave(&mut self, id: NodeId) {
-        if !self.nodes.iter().all(Node::is_running) {
+        if !self.all_present().all(Node::is_running) {
             return;
         }
         self.crash(id, Crash::Kill, false);
@@ -72,8 +73,8 @@ impl World {
     /// A node stops at a step of an install.
     pub(super) fn crash_in_install(&mut self, id: NodeId, step: Fault) {
         self.fired.count(step);
-        for node in NODES {
-            self.node(node).crash_at = None;
+        for node in &mut self.nodes {
+            node.crash_at = None;
         }
         let kind = if self.rng.chance(500) { Crash::Kill } else { Crash::Power };
         self.crash(id, kind, false);
