@@ -39,6 +39,8 @@ bugs! {
     ResetBeforeState = "reset-before-state",
     /// A node that has lost its disk comes back under the number that it had.
     RebuiltUnderOldNumber = "rebuilt-under-old-number",
+    /// A gate is called done when one partition has it.
+    GateInOnePartition = "gate-in-one-partition",
 }
 
 impl Bug {

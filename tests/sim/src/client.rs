@@ -154,6 +154,11 @@ impl Client {
         Record::Client { client, account, conversation: self.group.conversation }
     }
 
+    /// Its account.
+    pub fn account(&self) -> AccountId {
+        self.actor.account
+    }
+
     /// Its conversation.
     pub fn conversation(&self) -> ConversationId {
         self.group.conversation
@@ -282,6 +287,7 @@ impl Client {
         for (local, outcome) in effects.resolved {
             let end = match outcome {
                 Outcome::Posted { seq, .. } => PostEnd::Posted(seq),
+                Outcome::Refused(ErrorCode::Revoked) => PostEnd::Revoked,
                 Outcome::Refused(_) => PostEnd::Refused,
             };
             if let Some(post_no) = self.numbers.remove(&local) {

@@ -77,6 +77,8 @@ kinds! {
     Add = "add",
     /// A node is taken out of a cluster of four, one that does not trust its disk if there is one. Counted when no group has it any more.
     Remove = "remove",
+    /// An account is suspended, or let back in: all partitions are told. With it, changes of nodes go through the directory's log too.
+    Gate = "gate",
 }
 
 impl Fault {

@@ -31,6 +31,8 @@ pub enum PostEnd {
     Posted(Seq),
     /// Refused for good.
     Refused,
+    /// Refused for good, because its account or device may do nothing any more.
+    Revoked,
 }
 
 /// One thing that happened.
@@ -128,6 +130,20 @@ pub enum Record {
         account: AccountId,
         /// In or out.
         inside: bool,
+    },
+    /// The directory wants an account shut out of all partitions, or let in again. Before any partition knows.
+    Gate {
+        /// Rises.
+        number: u64,
+        /// Who.
+        account: AccountId,
+        /// Out or in.
+        shut: bool,
+    },
+    /// All partitions know of the gates up to this number.
+    GatesDone {
+        /// The last of them.
+        number: u64,
     },
     /// A node believes that it leads.
     Leads {

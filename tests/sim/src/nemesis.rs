@@ -69,14 +69,7 @@ impl Nemesis {
     }
 
     /// Blocks paths around `id`, one of the `nodes` there are, and says under which name.
-    pub fn block(
-        &mut self,
-        fault: Fault,
-        id: NodeId,
-        nodes: &[NodeId],
-        network: &mut Network,
-        rng: &mut Rng,
-    ) -> u64 {
+    pub fn block(&mut self, fault: Fault, id: NodeId, nodes: &[NodeId], network: &mut Network, rng: &mut Rng) -> u64 {
         self.names += 1;
         let others: Vec<NodeId> = nodes.iter().copied().filter(|other| *other != id).collect();
         let paths: Vec<(NodeId, NodeId)> = match fault {

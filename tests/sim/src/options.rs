@@ -1,5 +1,7 @@
 //! What a run is told, and what its seed decides.
 
+use rove_protocol::ids::PartitionId;
+
 use crate::bugs::Bug;
 use crate::faults::{Fault, Faults};
 use crate::rng::Rng;
@@ -98,6 +100,16 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The partitions that there are, the directory among them if this run has one.
+    pub fn all_partitions(&self) -> impl Iterator<Item = PartitionId> + use<> {
+        (u16::from(!self.has_directory())..=self.partitions).map(PartitionId)
+    }
+
+    /// Whether this run has a directory: the first seeds that failed had none.
+    pub fn has_directory(&self) -> bool {
+        self.faults.has(Fault::Gate)
+    }
+
     /// The plan of a run.
     pub fn of(options: &Options, rng: &mut Rng) -> Self {
         // Decided for every kind, allowed or not, so that switching one off leaves the others as they were.

@@ -22,6 +22,9 @@ const REPLACING_RUNS: u64 = 40;
 /// Runs in which nodes come and go: likewise.
 const CHANGING_RUNS: u64 = 40;
 
+/// Runs in which accounts are suspended and let back in: likewise.
+const GATE_RUNS: u64 = 40;
+
 /// How long the batch goes on beyond its first runs.
 const BUDGET: Duration = Duration::from_secs(15);
 
@@ -83,6 +86,18 @@ fn nodes_that_are_added_and_removed_while_other_faults_go_on_hold_every_invarian
     for change in [Fault::Add, Fault::Remove] {
         assert!(batch.fired.of(change) > batch.runs / 8, "{}: {} times", change.name(), batch.fired.of(change));
     }
+}
+
+#[test]
+fn gates_hold_in_every_partition_while_leaders_nodes_and_members_change() {
+    let faults = "gate,add,remove,replace,absence,kill,power-loss-all,partition,pause,transfer,link-cut";
+    let faults = Faults::parse(faults).unwrap();
+    let mut batch = Batch::default();
+    for seed in 1..=GATE_RUNS {
+        batch.add(run(Options { faults, steps: 2 * DEFAULT_STEPS, ..Options::new(seed) }));
+    }
+    assert_eq!(batch.complaints(faults), Vec::<String>::new());
+    assert!(batch.fired.of(Fault::Gate) > 2 * batch.runs, "{} gates", batch.fired.of(Fault::Gate));
 }
 
 #[test]

@@ -40,6 +40,7 @@ is_found! {
     a_log_that_goes_on_where_a_snapshot_began_it_anew_is_found: InstallKeepsLog, "absence,crash-after-reset", 20;
     a_log_that_begins_anew_before_the_state_does_is_found: ResetBeforeState, "absence,crash-before-install", 20;
     a_rebuilt_node_under_its_old_number_is_found: RebuiltUnderOldNumber, "replace", 20;
+    a_gate_that_not_every_partition_has_is_found: GateInOnePartition, "gate", 20;
 }
 
 #[test]

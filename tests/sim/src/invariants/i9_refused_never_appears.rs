@@ -60,7 +60,7 @@ impl Invariant for Refused {
             Record::Member { conversation, seq, account, inside } => {
                 self.members.entry((*conversation, *account)).or_default().insert(*seq, *inside);
             }
-            Record::PostEnded { conversation, writer, post_no, end: PostEnd::Refused, .. } => {
+            Record::PostEnded { conversation, writer, post_no, end: PostEnd::Refused | PostEnd::Revoked, .. } => {
                 let post = (*conversation, *writer, *post_no);
                 if self.appeared.contains(&post) {
                     return Err(format!("post {post_no} of writer {writer} is in the log, and was refused"));

@@ -3,6 +3,7 @@
 mod commands_once;
 mod i11_receipts;
 mod i12_liveness;
+mod i14_gates;
 mod i1_acknowledged_posts_are_kept;
 mod i2_posts_appear_once;
 mod i3_one_order;
@@ -50,6 +51,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(i9_refused_never_appears::Refused::default()),
         Box::new(i11_receipts::Receipts::default()),
         Box::new(i12_liveness::Liveness::default()),
+        Box::new(i14_gates::Gates::default()),
         Box::new(commands_once::CommandsOnce::default()),
         Box::new(sound::Sound),
     ]

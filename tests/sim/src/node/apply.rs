@@ -2,11 +2,15 @@
 
 use rove_core::command::{Batch, ConversationCommand, ConversationOutcome, Effect, Envelope};
 use rove_core::conversation::read;
+use rove_core::placement::DIRECTORY;
+use rove_core::replica::Committed;
 use rove_core::store::{MemoryStore, Op, StateRead, StateStore};
 use rove_protocol::ids::{NodeId, PartitionId};
 use rove_protocol::message::{Body, Post};
 use rove_protocol::registry::Role;
 
+use super::directory::Machine;
+use super::edge::Waiter;
 use super::{Context, Running};
 use crate::bugs::Bug;
 use crate::history::Record;
@@ -21,31 +25,21 @@ impl Running {
         partition: PartitionId,
         context: &mut Context<'_>,
     ) -> Result<(), String> {
+        if partition == DIRECTORY {
+            return self.apply_directory(id, context);
+        }
         let Some(place) = self.places.get_mut(&partition) else { return Ok(()) };
+        let Machine::Conversations(machine) = &mut place.machine else { return Ok(()) };
         place.applying = false;
         let mut effects = Vec::new();
-        let (mut last_index, mut last_term) = (place.machine.applied(), 0);
+        let (mut last_index, mut last_term) = (machine.applied(), 0);
         for entry in place.committed.drain(..) {
             let data = planted(id, partition, &entry.data, &self.store, context);
-            place.machine.apply(&self.store, entry.index, &data, &mut effects).map_err(|error| error.to_string())?;
+            machine.apply(&self.store, entry.index, &data, &mut effects).map_err(|error| error.to_string())?;
             (last_index, last_term) = (entry.index, entry.term);
-            context.record(Record::Applied {
-                node: id,
-                partition,
-                index: entry.index,
-                term: entry.term,
-                digest: xxhash_rust::xxh3::xxh3_64(&entry.data),
-                state: place.machine.state_hash(),
-            });
-            let anywhere = context.applied_anywhere.entry(partition).or_default();
-            if entry.index > *anywhere {
-                *anywhere = entry.index;
-                for origin in commands(&entry.data)?.iter().map(|envelope| envelope.origin) {
-                    context.record(Record::Command { partition, node: origin.node, ticket: origin.ticket });
-                }
-            }
+            applied(id, partition, &entry, machine.state_hash(), context)?;
         }
-        let mut batch = place.machine.take_batch();
+        let mut batch = machine.take_batch();
         if context.bug == Some(Bug::SeqReused) {
             let store = &self.store;
             // The first one stays, or there would be no conversation at all.
@@ -78,7 +72,7 @@ impl Running {
                     if let Some(place) = self.places.get_mut(&partition) {
                         place.lane.answered(origin.ticket);
                     }
-                    self.answer(origin.ticket, &outcome, context);
+                    self.answer(id, origin.ticket, &outcome, context);
                 }
                 Effect::Answer { .. } => {}
                 Effect::Event { seq, .. } => last_seq = Some(seq),
@@ -101,11 +95,33 @@ impl Running {
         Ok(())
     }
 
-    fn answer(&mut self, ticket: u64, outcome: &ConversationOutcome, context: &mut Context<'_>) {
-        if let Some(waiter) = self.tickets.remove(&ticket) {
-            self.tell(&waiter, outcome, context);
+    fn answer(&mut self, id: NodeId, ticket: u64, outcome: &ConversationOutcome, context: &mut Context<'_>) {
+        match self.tickets.remove(&ticket) {
+            Some(Waiter::Session { session, .. }) => self.tell(session, outcome, context),
+            Some(Waiter::Carrier) => self.carried(id, ticket, outcome, context),
+            Some(Waiter::Operator) | None => {}
         }
     }
+}
+
+/// Writes down that an entry was applied, and what commands it holds if it was never applied before.
+pub(super) fn applied(
+    node: NodeId,
+    partition: PartitionId,
+    entry: &Committed,
+    state: u64,
+    context: &mut Context<'_>,
+) -> Result<(), String> {
+    let (index, term, digest) = (entry.index, entry.term, xxhash_rust::xxh3::xxh3_64(&entry.data));
+    context.record(Record::Applied { node, partition, index, term, digest, state });
+    let anywhere = context.applied_anywhere.entry(partition).or_default();
+    if index > *anywhere {
+        *anywhere = index;
+        for origin in commands(&entry.data)?.iter().map(|envelope| envelope.origin) {
+            context.record(Record::Command { partition, node: origin.node, ticket: origin.ticket });
+        }
+    }
+    Ok(())
 }
 
 fn commands(data: &[u8]) -> Result<Vec<Envelope>, String> {

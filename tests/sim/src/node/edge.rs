@@ -1,5 +1,6 @@
 //! Sessions: what the server's edge does, as far as the order and the completeness of what people see depend on it.
 
+use bytes::Bytes;
 use rove_core::command::{Actor, ConversationCommand, ConversationOutcome, Envelope, Origin};
 use rove_core::conversation::{ReadError, read};
 use rove_core::placement::ShardMap;
@@ -22,11 +23,14 @@ const BEHIND_US: u64 = 1_000_000;
 const READ_BYTES: usize = 1 << 20;
 
 /// Who waits for the answer of a command.
-#[derive(Debug, Clone)]
-pub(super) struct Waiter {
-    session: SessionId,
-    /// Of a post.
-    post_no: Option<PostNo>,
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Waiter {
+    /// A client: of a post with its number.
+    Session { session: SessionId, post_no: Option<PostNo> },
+    /// Who carries gates.
+    Carrier,
+    /// An operator, who looks what came of it.
+    Operator,
 }
 
 /// Who waits for a linearizable read.
@@ -80,15 +84,18 @@ impl Running {
             ToNode::Open { .. } => {}
             ToNode::Post(post_no, post) => {
                 let command = ConversationCommand::Post { conversation, actor, writer, post };
-                let waiter = Waiter { session, post_no: Some(post_no) };
-                self.take(id, partition, &command, waiter, context);
+                let waiter = Waiter::Session { session, post_no: Some(post_no) };
+                let taken = self.take(id, partition, command.encode().into(), waiter, context);
+                if taken.is_some() && context.bug == Some(Bug::AckWhenTaken) {
+                    self.acknowledge_early(partition, conversation, (session, post_no), context);
+                }
             }
             ToNode::Request(command) => {
-                self.take(id, partition, &command, Waiter { session, post_no: None }, context);
+                self.take(id, partition, command.encode().into(), Waiter::Session { session, post_no: None }, context);
             }
             ToNode::Mark(read) => {
                 let command = ConversationCommand::MarkRead { conversation, account: actor.account, read };
-                self.take(id, partition, &command, Waiter { session, post_no: None }, context);
+                self.take(id, partition, command.encode().into(), Waiter::Session { session, post_no: None }, context);
             }
             ToNode::ReadHead(call) if context.bug == Some(Bug::StaleRead) => {
                 let row = read::conversation(&self.store, partition, conversation).map_err(|error| failed(&error))?;
@@ -110,16 +117,16 @@ impl Running {
         self.sessions.remove(&session);
     }
 
-    /// Takes a command, or says why not.
-    fn take(
+    /// Takes a command and says under which ticket, or says why not to whose post it is.
+    pub(super) fn take(
         &mut self,
         id: NodeId,
         partition: PartitionId,
-        command: &ConversationCommand,
+        command: Bytes,
         waiter: Waiter,
         context: &mut Context<'_>,
-    ) {
-        let Some(place) = self.places.get_mut(&partition) else { return };
+    ) -> Option<u64> {
+        let place = self.places.get_mut(&partition)?;
         let refusal = if !place.lane.is_open() {
             Some(ErrorCode::Unavailable)
         } else if place.lane.waiting() >= MAX_WAITING {
@@ -128,47 +135,46 @@ impl Running {
             None
         };
         if let Some(code) = refusal {
-            if let Some(post_no) = waiter.post_no {
+            if let Waiter::Session { session, post_no: Some(post_no) } = waiter {
                 let refused = Refused { post_no, code, consumed: false, expected: post_no, retry_after_ms: 50 };
-                self.send(waiter.session, ToClient::Refused(refused), context);
+                self.send(session, ToClient::Refused(refused), context);
             }
-            return;
+            return None;
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        place.lane.queue(Envelope { origin: Origin { node: id, ticket }, command: command.encode().into() });
+        place.lane.queue(Envelope { origin: Origin { node: id, ticket }, command });
         context.record(Record::Taken { node: id, partition, ticket });
-        if context.bug == Some(Bug::AckWhenTaken) {
-            self.acknowledge_early(partition, command, &waiter, context);
-        }
         self.tickets.insert(ticket, waiter);
+        Some(ticket)
     }
 
     /// The planted bug: a guess where the post will be.
     fn acknowledge_early(
         &self,
         partition: PartitionId,
-        command: &ConversationCommand,
-        waiter: &Waiter,
+        conversation: ConversationId,
+        (session, post_no): (SessionId, PostNo),
         context: &mut Context<'_>,
     ) {
-        let row = command.conversation().and_then(|id| read::conversation(&self.store, partition, id).ok().flatten());
-        let (Some(row), Some(post_no)) = (row, waiter.post_no) else { return };
+        let Ok(Some(row)) = read::conversation(&self.store, partition, conversation) else { return };
         let waiting = self.places.get(&partition).map_or(0, |place| place.lane.waiting() as u64);
         let seq = Seq(row.head.0 + waiting);
         let posted = Posted { post_no, seq, message_id: row.last_message_id, time_ms: 0 };
-        self.send(waiter.session, ToClient::Posted(posted), context);
+        self.send(session, ToClient::Posted(posted), context);
     }
 
     pub(super) fn give_up(&mut self, id: NodeId, partition: PartitionId, ticket: u64, context: &mut Context<'_>) {
         context.record(Record::GivenUp { node: id, partition, ticket });
-        if let Some(waiter) = self.tickets.remove(&ticket) {
-            self.close(waiter.session, ErrorCode::Unavailable, context);
+        match self.tickets.remove(&ticket) {
+            Some(Waiter::Session { session, .. }) => self.close(session, ErrorCode::Unavailable, context),
+            Some(Waiter::Carrier) => self.not_carried(ticket),
+            Some(Waiter::Operator) | None => {}
         }
     }
 
-    /// A command was decided.
-    pub(super) fn tell(&self, waiter: &Waiter, outcome: &ConversationOutcome, context: &mut Context<'_>) {
+    /// A command of a client was decided.
+    pub(super) fn tell(&self, session: SessionId, outcome: &ConversationOutcome, context: &mut Context<'_>) {
         match outcome {
             ConversationOutcome::Posted(posted) => {
                 let posted = Posted {
@@ -177,7 +183,7 @@ impl Running {
                     message_id: posted.message_id,
                     time_ms: posted.time_ms,
                 };
-                self.send(waiter.session, ToClient::Posted(posted), context);
+                self.send(session, ToClient::Posted(posted), context);
             }
             ConversationOutcome::Refused(refused) => {
                 let refused = Refused {
@@ -187,7 +193,7 @@ impl Running {
                     expected: refused.expected,
                     retry_after_ms: 0,
                 };
-                self.send(waiter.session, ToClient::Refused(refused), context);
+                self.send(session, ToClient::Refused(refused), context);
             }
             ConversationOutcome::Conversation(_) | ConversationOutcome::Done | ConversationOutcome::Failed(_) => {}
         }

@@ -2,6 +2,7 @@
 //! with threads and channels happens here event by event.
 
 mod apply;
+mod directory;
 mod edge;
 mod snapshots;
 
@@ -9,9 +10,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rove_core::command::Gate;
 use rove_core::conversation::PartitionMachine;
+use rove_core::directory::{DirectoryMachine, MemoryDirectory};
 use rove_core::lane::{Lane, LaneOutputs};
 use rove_core::membership::{MemberMap, follows};
+use rove_core::placement::DIRECTORY;
 use rove_core::replica::{
     Committed, Install, PeerMessage, Recovered, Replica, ReplicaConfig, ReplicaRole, StepError, member_of, node_of,
 };
@@ -27,6 +31,8 @@ use crate::history::Record;
 use crate::options::Plan;
 use crate::rng::Rng;
 use crate::wire::{SessionId, ToClient, ToNode};
+pub use directory::founded;
+use directory::{Carrier, Machine};
 use edge::{Session, Waiter};
 use snapshots::{Due, Said, Snapshots};
 
@@ -70,6 +76,8 @@ pub enum NodeEvent {
     SessionGone(SessionId),
     /// An operator wants another leader.
     Transfer(NodeId),
+    /// An operator wants this of the directory.
+    Operate(Bytes),
     /// Something of a snapshot arrives.
     Snapshot(NodeId, Said),
     /// The next step of a snapshot is due.
@@ -93,6 +101,12 @@ pub enum Action {
     Record(Record),
     /// Send this to that node; it can be lost like raft's messages.
     Snapshot(NodeId, Said),
+    /// The directory says who the nodes are.
+    Members(MemberMap),
+    /// These gates are in the directory's outbox.
+    Gates(Vec<(u64, Gate)>),
+    /// All partitions have the gates up to this one.
+    GatesDone(u64),
     /// A sync has failed: I stop.
     FailStop,
     /// The step of an install is there at which I was to crash.
@@ -126,7 +140,7 @@ impl Context<'_> {
 /// One partition on a node that runs.
 struct Place {
     lane: Lane,
-    machine: PartitionMachine,
+    machine: Machine,
     /// Committed, and waiting for the state writer.
     committed: VecDeque<Committed>,
     applying: bool,
@@ -139,6 +153,9 @@ struct Running {
     store: MemoryStore,
     /// Written since the last flush.
     unflushed: Vec<WriteBatch>,
+    /// The directory's tables, and who carries its gates.
+    directory: MemoryDirectory,
+    carrier: Carrier,
     places: BTreeMap<PartitionId, Place>,
     next_ticket: u64,
     tickets: BTreeMap<u64, Waiter>,
@@ -155,6 +172,9 @@ pub struct Node {
     pub disk: LogDisk,
     /// What the state store has durably.
     flushed: MemoryStore,
+    /// The directory as it was checkpointed last; and as it is before its first entry.
+    checkpoint: MemoryDirectory,
+    blank: MemoryDirectory,
     /// And with it: the snapshots that states came from last.
     installed: BTreeMap<PartitionId, Install>,
     /// How often it came with an empty disk, after the cluster was formed.
@@ -195,11 +215,13 @@ pub struct PlaceStatus {
 
 impl Node {
     /// A node that was never started.
-    pub fn new(id: NodeId, map: &Arc<MemberMap>, bug: Option<Bug>) -> Self {
+    pub fn new(id: NodeId, map: &Arc<MemberMap>, blank: &MemoryDirectory, bug: Option<Bug>) -> Self {
         Self {
             id,
             disk: LogDisk::new(bug),
             flushed: MemoryStore::new(),
+            checkpoint: blank.clone(),
+            blank: blank.clone(),
             installed: BTreeMap::new(),
             rebuild: 0,
             map: Arc::clone(map),
@@ -239,8 +261,13 @@ impl Node {
         let store = self.flushed.clone();
         let logger = Logger::root(Discard, o!());
         let mut places = BTreeMap::new();
-        for partition in (1..=context.plan.partitions).map(PartitionId) {
-            let machine = PartitionMachine::load(&store, partition).map_err(|error| error.to_string())?;
+        for partition in context.plan.all_partitions() {
+            let machine = if partition == DIRECTORY {
+                Machine::Directory(DirectoryMachine::load(&self.checkpoint).map_err(|error| error.to_string())?)
+            } else {
+                let machine = PartitionMachine::load(&store, partition).map_err(|error| error.to_string())?;
+                Machine::Conversations(Box::new(machine))
+            };
             let applied = machine.applied();
             let installed = self.installed.get(&partition).cloned();
             let recovered = Recovered { applied, installed, ..found.remove(&partition).unwrap_or_default() };
@@ -260,6 +287,8 @@ impl Node {
         Ok(Running {
             store,
             unflushed: Vec::new(),
+            directory: self.checkpoint.clone(),
+            carrier: Carrier::default(),
             places,
             next_ticket: (self.boot << TICKET_BITS) + 1,
             tickets: BTreeMap::new(),
@@ -307,6 +336,7 @@ impl Node {
                     place.look_after_snapshots();
                 }
                 running.time_out_opens(context);
+                running.carry(id, context)?;
                 context.actions.push(Action::After(TICK_US, NodeEvent::Tick));
             }
             NodeEvent::Peer(from, bytes) => return running.peer(from, &bytes),
@@ -356,6 +386,7 @@ impl Node {
                     context.fired.count(Fault::Transfer);
                 }
             }
+            NodeEvent::Operate(command) => running.operate(id, command, context),
             NodeEvent::Snapshot(from, said) => {
                 return running.snapshot_said(from, said, &mut self.cuts_snapshot, context);
             }
@@ -370,6 +401,7 @@ impl Node {
         for batch in running.unflushed.drain(..) {
             self.flushed.write(&batch).map_err(|error| error.to_string())?;
         }
+        self.checkpoint = running.directory.clone();
         for (partition, place) in &mut running.places {
             if let Some(truncated) = place.lane.state_durable(place.machine.applied()) {
                 self.disk.ask(Write::Truncate(*partition, truncated));
@@ -432,6 +464,7 @@ impl Node {
     /// It has an empty disk, and the number that comes with this rebuild.
     pub fn begin_anew(&mut self, rebuild: u32, bug: Option<Bug>) {
         (self.disk, self.flushed, self.installed) = (LogDisk::new(bug), MemoryStore::new(), BTreeMap::new());
+        self.checkpoint = self.blank.clone();
         self.quarantined = false;
         self.rebuild = rebuild;
     }

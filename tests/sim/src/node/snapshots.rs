@@ -5,10 +5,13 @@
 
 use bytes::Bytes;
 use rove_core::conversation::PartitionMachine;
+use rove_core::directory::{DirectoryRead, MemoryDirectory};
+use rove_core::placement::DIRECTORY;
 use rove_core::replica::{GroupMember, Install, PeerMessage, Persist, StepError, node_of};
 use rove_core::store::{MemoryStore, StateRead, StateStore, WriteBatch};
 use rove_protocol::ids::{NodeId, PartitionId};
 
+use super::directory::Machine;
 use super::{Action, Context, Node, NodeEvent, Place, Running};
 use crate::bugs::Bug;
 use crate::disk::Write;
@@ -30,6 +33,30 @@ const RESET_US: u64 = 200_000;
 /// Rows of a state.
 type Rows = Vec<(Bytes, Bytes)>;
 
+/// The state of a partition, or a piece of it: rows, or the directory as a whole.
+#[derive(Debug, Clone, Default)]
+pub(super) struct State {
+    rows: Rows,
+    directory: Option<Box<MemoryDirectory>>,
+}
+
+impl State {
+    /// In pieces.
+    fn cut(self) -> Vec<Self> {
+        let of = |rows: &[_]| Self { rows: rows.to_vec(), directory: None };
+        let mut pieces: Vec<Self> = self.rows.chunks(self.rows.len() / PIECES + 1).map(of).collect();
+        if self.directory.is_some() {
+            pieces.extend([Self::default(), self]);
+        }
+        pieces
+    }
+
+    fn add(&mut self, piece: Self) {
+        self.rows.extend(piece.rows);
+        self.directory = piece.directory.or(self.directory.take());
+    }
+}
+
 /// What nodes say to each other about one snapshot: its partition, and the name that its sender gave it.
 #[derive(Debug, Clone)]
 pub struct Said {
@@ -45,7 +72,7 @@ enum What {
     /// This many pieces have arrived.
     Have(usize),
     /// The piece of this number.
-    Piece(usize, Rows),
+    Piece(usize, State),
     /// It was taken or not needed; or refused.
     Ended(bool),
 }
@@ -70,7 +97,7 @@ struct Outgoing {
     to: GroupMember,
     id: u64,
     message: Bytes,
-    pieces: Vec<Rows>,
+    pieces: Vec<State>,
     next: usize,
     tries: u32,
 }
@@ -82,7 +109,7 @@ struct Incoming {
     message: PeerMessage,
     pieces: usize,
     have: usize,
-    rows: Rows,
+    state: State,
 }
 
 /// Snapshots of one partition on one node.
@@ -92,9 +119,9 @@ pub(super) struct Snapshots {
     outgoing: Option<Outgoing>,
     incoming: Option<Incoming>,
     /// Raft has taken it.
-    staged: Option<Rows>,
+    staged: Option<State>,
     /// The lane has nothing to say until this is done.
-    installing: Option<(Install, Rows, Vec<Persist>)>,
+    installing: Option<(Install, State, Vec<Persist>)>,
     /// The last thing to be written of a reset that was asked for.
     resetting: Option<u64>,
 }
@@ -163,9 +190,12 @@ fn replace(store: &MemoryStore, partition: PartitionId, rows: &Rows) -> Result<(
 }
 
 /// The last entry that a state which was staged has applied.
-fn applied_in(rows: &Rows, partition: PartitionId) -> Result<u64, String> {
+fn applied_in(state: &State, partition: PartitionId) -> Result<u64, String> {
+    if let Some(directory) = &state.directory {
+        return directory.meta().map(|meta| meta.applied).map_err(|error| error.to_string());
+    }
     let store = MemoryStore::new();
-    replace(&store, partition, rows)?;
+    replace(&store, partition, &state.rows)?;
     PartitionMachine::load(&store, partition).map(|machine| machine.applied()).map_err(|error| error.to_string())
 }
 
@@ -191,8 +221,8 @@ impl Running {
         let Some(term) = replica.term_at(index) else { return Ok(()) };
         let Ok(message) = replica.snapshot_message(to, index, term) else { return Ok(()) };
         let message: Bytes = message.encode().map_err(|error| error.to_string())?.into();
-        let rows = rows_of(&self.store, partition)?;
-        let pieces: Vec<Rows> = rows.chunks(rows.len() / PIECES + 1).map(<[_]>::to_vec).collect();
+        let directory = (partition == DIRECTORY).then(|| Box::new(self.directory.clone()));
+        let pieces = State { rows: rows_of(&self.store, partition)?, directory }.cut();
         let id = self.next_ticket;
         self.next_ticket += 1;
         say(node_of(to), partition, id, What::Offer(message.clone(), pieces.len()), context);
@@ -229,16 +259,16 @@ impl Running {
         let Some(place) = self.places.get_mut(&partition) else { return Ok(()) };
         match what {
             What::Offer(message, pieces) => place.offered(from, partition, id, (&message, pieces), context),
-            What::Piece(number, rows) => return place.piece(from, partition, id, (number, rows), context),
+            What::Piece(number, state) => return place.piece(from, partition, id, (number, state), context),
             What::Have(have) => {
                 let outgoing = place.snapshots.outgoing.as_mut();
                 let Some(outgoing) = outgoing.filter(|outgoing| outgoing.id == id) else { return Ok(()) };
                 outgoing.next = have;
-                let Some(rows) = outgoing.pieces.get(have) else { return Ok(()) };
+                let Some(state) = outgoing.pieces.get(have) else { return Ok(()) };
                 if have > 0 && std::mem::take(cut) {
                     context.fired.count(Fault::SnapshotCut);
                 } else {
-                    say(from, partition, id, What::Piece(have, rows.clone()), context);
+                    say(from, partition, id, What::Piece(have, state.clone()), context);
                 }
             }
             What::Ended(ok) => {
@@ -279,8 +309,8 @@ impl Place {
         let have = known.map_or(0, |incoming| incoming.have);
         if known.is_none() {
             let Ok(message) = PeerMessage::decode(message) else { return };
-            let rows = Rows::new();
-            self.snapshots.incoming = Some(Incoming { from, id, message, pieces, have, rows });
+            let state = State::default();
+            self.snapshots.incoming = Some(Incoming { from, id, message, pieces, have, state });
         }
         say(from, partition, id, What::Have(have), context);
     }
@@ -290,19 +320,19 @@ impl Place {
         from: NodeId,
         partition: PartitionId,
         id: u64,
-        (number, rows): (usize, Rows),
+        (number, piece): (usize, State),
         context: &mut Context<'_>,
     ) -> Result<(), String> {
         let due = |incoming: &&mut Incoming| (incoming.from, incoming.id, incoming.have) == (from, id, number);
         let Some(incoming) = self.snapshots.incoming.as_mut().filter(due) else { return Ok(()) };
-        incoming.rows.extend(rows);
+        incoming.state.add(piece);
         incoming.have += 1;
         if incoming.have < incoming.pieces {
             say(from, partition, id, What::Have(incoming.have), context);
             return Ok(());
         }
-        let Some(Incoming { message, rows, .. }) = self.snapshots.incoming.take() else { return Ok(()) };
-        let ok = self.received(from, partition, message, rows)?;
+        let Some(Incoming { message, state, .. }) = self.snapshots.incoming.take() else { return Ok(()) };
+        let ok = self.received(from, partition, message, state)?;
         say(from, partition, id, What::Ended(ok), context);
         Ok(())
     }
@@ -313,9 +343,9 @@ impl Place {
         from: NodeId,
         partition: PartitionId,
         message: PeerMessage,
-        rows: Rows,
+        state: State,
     ) -> Result<bool, String> {
-        if message.snapshot_index() != Some(applied_in(&rows, partition)?) {
+        if message.snapshot_index() != Some(applied_in(&state, partition)?) {
             return Err("a snapshot is not what it is said to be".to_owned());
         }
         if self.snapshots.staged.is_some() {
@@ -323,7 +353,7 @@ impl Place {
         }
         match self.lane.step_snapshot(from, message) {
             Ok(taken) => {
-                self.snapshots.staged = Some(rows).filter(|_| taken);
+                self.snapshots.staged = Some(state).filter(|_| taken);
                 Ok(true)
             }
             Err(StepError::Message(_)) => Ok(false),
@@ -367,11 +397,19 @@ impl Node {
         self.flush()?;
         let Some(running) = &mut self.running else { return Ok(()) };
         let Some(place) = running.places.get_mut(&partition) else { return Ok(()) };
-        let Some((install, rows, _)) = &place.snapshots.installing else { return Ok(()) };
-        replace(&self.flushed, partition, rows)?;
+        let Some((install, staged, _)) = &place.snapshots.installing else { return Ok(()) };
+        let (install, staged) = (install.clone(), staged.clone());
+        if let Some(directory) = &staged.directory {
+            self.install_directory(directory, context)?;
+        } else {
+            replace(&self.flushed, partition, &staged.rows)?;
+            replace(&running.store, partition, &staged.rows)?;
+            let machine = PartitionMachine::load(&running.store, partition).map_err(|error| error.to_string())?;
+            place.machine = Machine::Conversations(Box::new(machine));
+        }
         self.installed.insert(partition, install.clone());
-        replace(&running.store, partition, rows)?;
-        place.machine = PartitionMachine::load(&running.store, partition).map_err(|error| error.to_string())?;
+        let Some(running) = &mut self.running else { return Ok(()) };
+        let Some(place) = running.places.get(&partition) else { return Ok(()) };
         let (index, term, state) = (install.index, install.term, place.machine.state_hash());
         context.record(Record::Installed { node: self.id, partition, index, term, state });
         due(context.rng.between(100, 5_000), partition, Due::Installed, context);

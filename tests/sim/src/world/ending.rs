@@ -15,7 +15,7 @@ use crate::node::Node;
 impl World {
     /// Whether nothing is on its way any more, and everybody has everything.
     pub(super) fn is_settled(&self) -> bool {
-        if self.change.is_some() {
+        if self.change.is_some() || !self.gates.are_open() {
             return false;
         }
         let mut indexes: BTreeMap<PartitionId, [u64; 3]> = BTreeMap::new();

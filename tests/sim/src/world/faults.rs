@@ -85,6 +85,7 @@ impl World {
             Fault::Replace => self.replace(id),
             Fault::Add => self.add(),
             Fault::Remove => self.remove(id),
+            Fault::Gate => self.turn_gate(),
             Fault::SnapshotCut => {
                 for node in &mut self.nodes {
                     node.cuts_snapshot = true;
@@ -102,7 +103,8 @@ impl World {
 
     /// At most one disk rots, and none while nodes come or go: a second one would take the majority.
     fn rot(&mut self, id: NodeId) {
-        if self.change.is_some() || self.all_present().any(|node| node.disk.is_rotten()) || !self.node(id).is_running() {
+        if self.change.is_some() || self.all_present().any(|node| node.disk.is_rotten()) || !self.node(id).is_running()
+        {
             return;
         }
         self.crash(id, Crash::Kill, false);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use rove_core::directory::DirectoryCommand;
 use rove_core::formation::StoreId;
 use rove_core::membership::{ChangeError, MemberMap};
 use rove_protocol::ids::NodeId;
@@ -75,8 +76,6 @@ impl World {
         let bug = self.options.bug;
         self.node(id).begin_anew(rebuild, bug);
         self.change(Fault::Add, self.map.add(id, store(id, rebuild), "node:1"));
-        self.node(id).map = Arc::clone(&self.map);
-        self.restart_later(id);
     }
 
     /// A node is taken out of a cluster of four: one that does not trust its disk if there is one, otherwise `id`.
@@ -93,17 +92,40 @@ impl World {
         match next {
             Ok(next) if next.may_follow(Some(&self.map)) => {
                 self.change = Some(change);
-                self.tell_all(next);
+                self.want(next);
             }
             Ok(next) => self.record(Record::Wrong { what: format!("{next:?} may not follow {:?}", self.map) }),
             Err(error) => self.record(Record::Wrong { what: format!("{}: {error}", change.name()) }),
         }
     }
 
+    /// This is to be the map: the directory is asked, or where there is none, it is.
+    fn want(&mut self, next: MemberMap) {
+        if self.plan.has_directory() {
+            self.operate(&DirectoryCommand::ChangeMembers { map: next.clone() });
+            self.wanted = Some(next);
+        } else {
+            self.tell_all(next);
+        }
+    }
+
+    /// A node has applied a map: it knows it at once, and if it is the first one, it tells the others.
+    pub(super) fn applied_map(&mut self, id: NodeId, map: MemberMap) {
+        if map.version > self.map.version {
+            self.wanted.take_if(|wanted| wanted.version <= map.version);
+            self.tell_all(map.clone());
+        }
+        self.told(id, Arc::new(map));
+    }
+
     fn tell_all(&mut self, map: MemberMap) {
         // Those that are taken out with it hear of it too.
         let mut nodes = self.present();
         self.map = Arc::new(map);
+        for node in self.present().into_iter().filter(|node| !nodes.contains(node)) {
+            self.node(node).map = Arc::clone(&self.map);
+            self.restart_later(node);
+        }
         nodes.extend(self.present());
         nodes.sort_unstable();
         nodes.dedup();
@@ -127,14 +149,21 @@ impl World {
     /// Looks whether the groups have followed the map.
     pub(super) fn look_after_members(&mut self) {
         let Some(change) = self.change else { return };
+        if let Some(map) = self.wanted.clone() {
+            if self.asks_again() {
+                self.operate(&DirectoryCommand::ChangeMembers { map });
+            }
+            return;
+        }
         let map = Arc::clone(&self.map);
         if !self.nodes.iter_mut().any(|node| node.follows(&map)) {
             return;
         }
+        if let Some(without) = map.without_leaving() {
+            self.want(without);
+            return;
+        }
         self.change = None;
         self.fired.count(change);
-        if let Some(without) = map.without_leaving() {
-            self.tell_all(without);
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod ending;
 mod faults;
+mod gates;
 mod lines;
 mod members;
 mod stops;
@@ -27,6 +28,7 @@ use crate::node::{Action, Context, FOUNDERS, NODES, Node, NodeEvent};
 use crate::options::{Options, Plan};
 use crate::rng::Rng;
 use crate::wire::{SessionId, ToClient, ToNode};
+use gates::Gates;
 use lines::{Line, clients};
 
 /// How often connections are looked after.
@@ -101,6 +103,12 @@ pub struct World {
     /// Who the nodes are; and what has changed, as long as the groups do not follow it.
     map: Arc<MemberMap>,
     change: Option<Fault>,
+    /// The map that an operator wants, until the directory has it.
+    wanted: Option<MemberMap>,
+    /// Who is suspended.
+    gates: Gates,
+    /// When an operator says again what is not done.
+    again_us: u64,
     /// Arrived, but the path is blocked.
     held: BTreeMap<(NodeId, NodeId), VecDeque<(u64, Item)>>,
     /// What happens to nodes that stand still.
@@ -128,14 +136,18 @@ impl World {
         let plan = Plan::of(&options, &mut rng);
         let clients = clients(&plan);
         let map = members::founded(plan.partitions);
+        let blank = gates::directory(&clients);
         let mut world = Self {
             options,
             rng,
             queue: crate::queue::Queue::default(),
-            nodes: NODES.iter().map(|id| Node::new(*id, &map, options.bug)).collect(),
+            nodes: NODES.iter().map(|id| Node::new(*id, &map, &blank, options.bug)).collect(),
             network: Network::new(plan.latency_us),
             map,
             change: None,
+            wanted: None,
+            gates: Gates::default(),
+            again_us: 0,
             held: BTreeMap::new(),
             deferred: BTreeMap::new(),
             clients,
@@ -337,6 +349,9 @@ impl World {
                     self.queue.after(delay, Happening::Node(to, None, NodeEvent::Snapshot(id, said.clone())));
                 }
             }
+            Action::Members(map) => self.applied_map(id, map),
+            Action::Gates(gates) => self.see_gates(&gates),
+            Action::GatesDone(number) => self.see_gates_done(number),
             Action::Crash(step) => self.crash_in_install(id, step),
             Action::FailStop => {
                 self.fired.count(Fault::SyncFailure);
@@ -387,6 +402,7 @@ impl World {
             self.tell_node(made.other, None, NodeEvent::LinkUp(made.one));
         }
         self.look_after_members();
+        self.look_after_gates();
         self.queue.after(LINKS_EVERY_US, Happening::Links);
     }
 }
