@@ -20,5 +20,6 @@ pub mod leaving;
 pub mod membership;
 pub mod node;
 pub mod nodes;
+mod panics;
 pub mod storage;
 pub mod tls;

@@ -1,6 +1,5 @@
 //! The node's threads: named, joined, and never silently gone.
 
-use std::any::Any;
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::error::{FatalError, StartError};
 use super::handle::{Phase, Shared};
+use crate::panics::panic_text;
 
 /// Failures that are kept for whoever asks: one thread's failure takes the others down, so the first is the one that matters.
 const FAILURES: usize = 4;
@@ -140,7 +140,7 @@ impl End {
         let error = match result {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error,
-            Err(panic) => FatalError::Panicked { name, message: message(panic.as_ref()) },
+            Err(panic) => FatalError::Panicked { name, message: panic_text(panic.as_ref()) },
         };
         tracing::error!(thread = name, %error, "the node cannot go on: {}", error.advice());
         self.remember(&error);
@@ -161,15 +161,5 @@ impl End {
         {
             tracing::error!(error = %source, "it could not be written down that the data directory is not to be trusted");
         }
-    }
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    if let Some(text) = panic.downcast_ref::<&str>() {
-        (*text).to_owned()
-    } else if let Some(text) = panic.downcast_ref::<String>() {
-        text.clone()
-    } else {
-        "(no message)".to_owned()
     }
 }

@@ -5,15 +5,19 @@
 //! apart.
 //!
 //! A failed sync is never retried: after `EIO` the kernel may have dropped the pages, and a second sync would succeed without them.
-//! The engine panics then, on the log writer's thread, and the node ends.
+//! The engine panics then, which is an error like others here, and the node ends.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use protobuf::Message as _;
 use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 use rove_core::replica::{ConfState, HardState, LogEntry, Persist, Recovered, Truncated};
 use rove_protocol::ids::{NodeId, PartitionId};
+
+use crate::panics::panic_text;
 
 /// Bytes of a log file before the next is begun. Files are the unit of purging: small ones give space back early.
 const FILE_BYTES: u64 = 32 * 1024 * 1024;
@@ -180,7 +184,7 @@ impl Round {
 
 /// The log of every partition. One thread writes; any may purge.
 pub struct RaftLog {
-    engine: Engine,
+    engine: Arc<Engine>,
     path: PathBuf,
 }
 
@@ -205,7 +209,7 @@ impl RaftLog {
             ..Config::default()
         };
         let engine = Engine::open(config).map_err(|error| open_error(error.to_string()))?;
-        Ok(Self { engine, path: path.to_owned() })
+        Ok(Self { engine: Arc::new(engine), path: path.to_owned() })
     }
 
     /// Whose log this is; nothing if it is new.
@@ -279,7 +283,7 @@ impl RaftLog {
     /// Writes a round, and syncs it if anything in it must be. After an error the log must not be used any more.
     pub fn write(&self, mut round: Round) -> Result<Written, RaftLogError> {
         let begun = Instant::now();
-        let bytes = self.engine.write(&mut round.batch, round.sync).map_err(|error| write_error(&error))?;
+        let bytes = self.change(|engine| engine.write(&mut round.batch, round.sync))?;
         Ok(Written { bytes, synced: round.sync.then(|| begun.elapsed()) })
     }
 
@@ -292,7 +296,21 @@ impl RaftLog {
 
     /// Removes files that hold nothing any more. May be called beside writes; takes as long as rewriting what little old files hold.
     pub fn purge(&self) -> Result<(), RaftLogError> {
-        self.engine.purge_expired_files().map(|_| ()).map_err(|error| write_error(&error))
+        self.change(Engine::purge_expired_files).map(drop)
+    }
+
+    /// A change that may fail. Where a sync does, the engine panics, and would sync once more as it is dropped, and panic again: after any
+    /// failure it is not dropped.
+    fn change<T>(&self, work: impl FnOnce(&Engine) -> raft_engine::Result<T>) -> Result<T, RaftLogError> {
+        // Nobody looks at what it leaves half-way: the caller stops.
+        let done = catch_unwind(AssertUnwindSafe(|| work(&self.engine)));
+        let message = match done {
+            Ok(Ok(done)) => return Ok(done),
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => panic_text(panic.as_ref()),
+        };
+        std::mem::forget(Arc::clone(&self.engine));
+        Err(RaftLogError::Write { message })
     }
 
     /// Bytes of all files.

@@ -1,5 +1,7 @@
 //! The log on disk, through restarts.
 
+mod killed;
+
 use super::*;
 
 const ONE: PartitionId = PartitionId(1);
