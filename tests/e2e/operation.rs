@@ -117,7 +117,7 @@ fn a_disk_that_is_full_or_read_only_is_said_at_the_start_with_what_to_do() {
     let data = dir.path().join("data");
     for (options, words) in [
         ("size=8m", &["the disk is full", "free some space", "do not delete files"][..]),
-        ("size=64m,ro", &["mounted read-only", "mount it writable"][..]),
+        ("size=64m,ro", &["is read-only", "mount it writable"][..]),
     ] {
         let Some(mounted) = Mounted::at(&data, options) else {
             rove_tests::skipped(

@@ -45,7 +45,7 @@ pub(super) struct JoinedCluster {
 pub(super) async fn join(config: &Config) -> Result<Joined, RunError> {
     // What people say is nobody else's to read on this machine. A directory that is there keeps its mode: the operator's choice.
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir);
-    made.map_err(|source| StartError::DataDir { path: config.data_dir.clone(), source })?;
+    made.map_err(|source| StartError::data_dir(&config.data_dir, source))?;
     check_space(config)?;
     let hub = Hub::new(&HubConfig {
         partitions: config.partitions,
@@ -128,7 +128,7 @@ fn check_space(config: &Config) -> Result<(), StartError> {
     let path = config.data_dir.clone();
     let space = match space_of(&path) {
         Ok(space) => space,
-        Err(source) => return Err(StartError::DataDir { path, source }),
+        Err(source) => return Err(StartError::data_dir(&path, source)),
     };
     let (free, reserve) = (space.free >> 20, config.disk_reserve);
     if space.read_only {

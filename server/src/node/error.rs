@@ -1,6 +1,7 @@
 //! What can go wrong with a node, by who has to act on it.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use rove_core::apply_version::CannotApply;
 use rove_core::replica::ReplicaError;
@@ -92,7 +93,7 @@ pub enum StartError {
     },
     /// Nothing may be written to its disk.
     #[error(
-        "data directory {path} is on a file system that is mounted read-only; mount it writable. If the system itself did that, the disk \
+        "data directory {path} is on a file system that is read-only; mount it writable. If the system itself did that, the disk \
          has failed: see `dmesg`, and rebuild the node on another one"
     )]
     ReadOnly {
@@ -203,6 +204,18 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+impl StartError {
+    /// The data directory cannot be used. A file system that turned read-only by itself does not always say so before it is written to.
+    pub fn data_dir(path: &Path, source: std::io::Error) -> Self {
+        let path = path.to_owned();
+        if source.kind() == ErrorKind::ReadOnlyFilesystem {
+            Self::ReadOnly { path }
+        } else {
+            Self::DataDir { path, source }
+        }
+    }
 }
 
 /// Why a running node cannot go on. The process must end: what is durable is replayed at the next start. Its text says what happened,

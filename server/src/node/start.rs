@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8};
@@ -361,13 +362,17 @@ fn check(config: &NodeConfig) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Takes the data directory for this process, until the file is closed.
+/// Takes the data directory for this process, until the file is closed. The file says which process that is; that it can be written shows
+/// that the file system can.
 fn lock(dir: &Path) -> Result<File, StartError> {
-    let error = |source| StartError::DataDir { path: dir.to_owned(), source };
+    let error = |source| StartError::data_dir(dir, source);
     fs::create_dir_all(dir).map_err(error)?;
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("lock")).map_err(error)?;
+    let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("lock")).map_err(error)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => {
+            file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(error)?;
+            Ok(file)
+        }
         Err(TryLockError::WouldBlock) => Err(StartError::InUse { path: dir.to_owned() }),
         Err(TryLockError::Error(source)) => Err(error(source)),
     }
@@ -379,7 +384,7 @@ fn trusted(dir: &Path) -> Result<(), StartError> {
     match Quarantine::of(dir).reason() {
         Ok(None) => Ok(()),
         Ok(Some(reason)) => Err(StartError::Distrusted { path, reason }),
-        Err(source) => Err(StartError::DataDir { path, source }),
+        Err(source) => Err(StartError::data_dir(&path, source)),
     }
 }
 

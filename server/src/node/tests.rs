@@ -434,3 +434,30 @@ async fn a_partition_that_does_not_exist_and_a_command_too_large_are_refused() {
     };
     assert!(matches!(node.propose_conversation(PartitionId(1), &large), Err(ProposeError::TooLarge { .. })));
 }
+
+#[tokio::test]
+async fn the_state_is_flushed_when_there_is_much_log_even_long_before_it_is_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = NodeConfig {
+        flush_every: std::time::Duration::from_secs(24 * 60 * 60),
+        flush_log_bytes: 256 * 1024,
+        ..config(&dir.path().join("a"))
+    };
+    let (node, _runner) = Node::start(config, Sinks::none()).unwrap();
+    assert!(node.ready().await);
+    let id = create(&node, ALICE, BOB).await;
+    let mut posted = 0;
+    // The first flush may be of the beginning.
+    while NodeStats::get(&node.stats().state_flushes) < 2 {
+        posted += 1;
+        assert!(posted <= 20_000, "{} flushes", NodeStats::get(&node.stats().state_flushes));
+        seq(post_of(&node, id, ALICE, 1, posted, vec![1; 4 * 1024].into())).await;
+    }
+    // What a crash leaves is in the state as of the flush, and the log plays only the rest.
+    image(&dir.path().join("a"), &dir.path().join("b"));
+    let (crashed, _crashed) = start(&dir.path().join("b")).await;
+    let head = |node: &Node| read::conversation(node.state(), node.partition_of(id), id).unwrap().unwrap().head;
+    assert_eq!(head(&crashed), head(&node), "nothing is lost");
+    let (all, again) = [&node, &crashed].map(|node| NodeStats::get(&node.stats().entries_applied)).into();
+    assert!(again < all, "{again} of {all} entries were applied again");
+}

@@ -11,6 +11,7 @@ mod links;
 mod old;
 mod panics;
 mod power;
+mod read_only;
 mod rebuild;
 mod snapshots;
 mod stale;
@@ -127,6 +128,7 @@ pub(crate) const ALL: &[Fault] = &[
     fault!("F16", "a bit flips in the middle of the raft log", 1, damage::flipped_bit),
     fault!("F17", "files of the log or the state are cut off or gone", 3, damage::lost_files),
     fault!("F18", "the disk is full", 2, full::fill, Some(full::mount)),
+    fault!("F18r", "the file system turns read-only", 1, read_only::turn, Some(power::mount)),
     fault!("F20", "an old data directory is put back", 1, old::copy_back),
     fault!("F21", "an empty disk", 1, old::empty),
     fault!("F22", "partition 1|2", 2, links::partition),

@@ -34,11 +34,11 @@ for path in sys.argv[2:]:
 for fd in [os.open(path, os.O_RDONLY) for path in sys.argv[2:]]:
     fcntl.ioctl(fd, 0x8004587d, struct.pack('I', 2))";
 
-/// Runs a command that must succeed.
-fn run(command: &mut Command) -> Result<(), String> {
+/// Runs a command that must succeed. What it printed.
+pub(super) fn run(command: &mut Command) -> Result<String, String> {
     let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
-    let said = || String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    if output.status.success() { Ok(()) } else { Err(said()) }
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
 /// The file that is the disk of a node.
@@ -46,23 +46,41 @@ fn disk(nodes: &Nodes, node: u64) -> std::path::PathBuf {
     nodes.home(node).dir.join("disk")
 }
 
+/// Mounts it, as most systems mount theirs: on an error it turns read-only.
 fn mount_one(nodes: &Nodes, node: u64) -> Result<(), String> {
-    run(Command::new("mount").args(["-o", "loop"]).arg(disk(nodes, node)).arg(nodes.data(node)))
+    let data = nodes.data(node);
+    run(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).arg(disk(nodes, node)).arg(data)).map(drop)
+}
+
+/// Makes a new file system and mounts it.
+fn mount_empty(nodes: &Nodes, node: u64) -> Result<(), String> {
+    run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(disk(nodes, node)))?;
+    mount_one(nodes, node)?;
+    // A data directory is empty before its first start.
+    fs::remove_dir(nodes.data(node).join("lost+found")).map_err(|error| error.to_string())
+}
+
+/// Gives a node that does not run a disk with nothing on it.
+pub(super) fn mount_new(nodes: &Nodes, node: u64) -> Result<(), String> {
+    run(Command::new("umount").arg(nodes.data(node)))?;
+    mount_empty(nodes, node)
+}
+
+/// Unmounts it and mounts it again.
+pub(super) fn mount_again(nodes: &Nodes, node: u64) -> Result<(), String> {
+    run(Command::new("umount").arg(nodes.data(node)))?;
+    mount_one(nodes, node)
 }
 
 /// Makes and mounts them. They are let go of with the nodes.
 pub(super) fn mount(nodes: &mut Nodes) -> Result<(), String> {
     nodes.mounted = true;
     let made = NODES.into_iter().try_for_each(|node| {
-        let (disk, data) = (disk(nodes, node), nodes.data(node));
-        fs::create_dir_all(&data).map_err(|error| error.to_string())?;
-        run(Command::new("truncate").args(["-s", SIZE]).arg(&disk))?;
-        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&disk))?;
-        mount_one(nodes, node)?;
-        // A data directory is empty before its first start.
-        fs::remove_dir(data.join("lost+found")).map_err(|error| error.to_string())
+        fs::create_dir_all(nodes.data(node)).map_err(|error| error.to_string())?;
+        run(Command::new("truncate").args(["-s", SIZE]).arg(disk(nodes, node)))?;
+        mount_empty(nodes, node)
     });
-    made.and_then(|()| run(Command::new("python3").arg("--version")))
+    made.and_then(|()| run(Command::new("python3").arg("--version")).map(drop))
         .map_err(|error| format!("no disks to take the power from (it takes root, loop devices and python3): {error}"))
 }
 
@@ -77,9 +95,8 @@ async fn fail(arena: &mut Arena, nodes: &[u64]) -> Result<bool, String> {
         arena.nodes.kill(*node);
     }
     run(Command::new("python3").args(["-c", SHUT_DOWN, PROBE]).args(&data))?;
-    for (node, path) in nodes.iter().zip(&data) {
-        run(Command::new("umount").arg(path))?;
-        mount_one(&arena.nodes, *node)?;
+    for node in nodes {
+        mount_again(&arena.nodes, *node)?;
     }
     let lost = data.iter().all(|path| is_lost(path));
     for node in nodes {
