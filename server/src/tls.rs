@@ -106,7 +106,7 @@ impl Identity {
     }
 
     fn config(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> Result<ServerConfig, TlsError> {
-        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        ServerConfig::builder_with_provider(rove_quic::provider())
             .with_protocol_versions(versions)
             .map_err(TlsError::Pair)?
             .with_no_client_auth()

@@ -4,8 +4,7 @@
 //! on top of that, and what it costs, as a share of the floor, depends much less on the machine and its mood than either figure.
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -17,9 +16,10 @@ use rove_quic::{Connection, RecvStream, SendStream, Trust};
 use rustls::pki_types::PrivateKeyDer;
 use tokio::task::JoinSet;
 
-use super::error::{LoadError, io};
+use super::error::LoadError;
 use super::pace::Pace;
 use super::poster::Outcome;
+use super::socket;
 use crate::{Span, sample};
 
 /// A server that echoes, and the pin of its key.
@@ -31,15 +31,14 @@ pub fn server() -> Result<(Endpoint, [u8; 32]), LoadError> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).map_err(|e| failed(&e))?;
     let pin = rove_quic::spki_pin(made.cert.der()).map_err(|e| failed(&e))?;
     let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = rove_quic::provider();
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key))
         .map_err(|e| failed(&e))?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let config = rove_quic::server_config(tls).map_err(|e| failed(&e))?;
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    Ok((Endpoint::server(config, address).map_err(io("binding a socket"))?, pin))
+    Ok((socket::endpoint(Some(config))?, pin))
 }
 
 /// Echoes whatever comes on whichever stream, for as long as the endpoint lives.
@@ -93,7 +92,7 @@ impl EchoDialer {
     pub fn new(server: SocketAddr, pin: [u8; 32]) -> Result<Self, LoadError> {
         let config = rove_quic::client_tls(&Trust::Pins(vec![pin]), ALPN);
         let config = config.map_err(|error| LoadError::Connect(error.to_string()))?;
-        let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).map_err(io("binding a socket"))?;
+        let endpoint = socket::endpoint(None)?;
         Ok(Self { endpoint, config, server })
     }
 

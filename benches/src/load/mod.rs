@@ -18,6 +18,7 @@ pub mod poster;
 pub mod server;
 pub mod service;
 pub mod session;
+mod socket;
 
 pub use accounts::{Accounts, Credentials};
 pub use device::Device;

@@ -1,6 +1,6 @@
 //! Sessions by hand: as few bytes and tasks as a session can have.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use quinn::{ClientConfig, Endpoint};
@@ -17,6 +17,7 @@ use rove_quic::{Connection, RecvStream, SendStream, Trust};
 use super::accounts::Credentials;
 use super::error::{LoadError, io};
 use super::server::Server;
+use super::socket;
 
 /// One socket that many sessions share.
 #[derive(Debug)]
@@ -92,7 +93,7 @@ impl Dialer {
     /// # Errors
     /// As [`Dialer::new`].
     pub fn through(server: &Server, address: SocketAddr) -> Result<Self, LoadError> {
-        let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).map_err(io("binding a socket"))?;
+        let endpoint = socket::endpoint(None)?;
         let trust = server.trust().clone();
         let config = rove_quic::client_tls(&trust, ALPN).map_err(connect_error)?;
         Ok(Self { endpoint, config, server: address, trust })
@@ -103,8 +104,7 @@ impl Dialer {
     /// # Errors
     /// [`LoadError::Io`].
     pub fn rebind(&self) -> Result<(), LoadError> {
-        let socket = UdpSocket::bind(("127.0.0.1", 0)).map_err(io("binding a socket"))?;
-        self.endpoint.rebind(socket).map_err(io("changing the socket"))
+        self.endpoint.rebind(socket::bind()?).map_err(io("changing the socket"))
     }
 
     /// Connects and is welcomed. Sessions of one dialer resume each other's TLS session.

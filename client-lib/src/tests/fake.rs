@@ -215,7 +215,7 @@ impl Fake {
         let key = rustls::pki_types::PrivateKeyDer::try_from(certificate.signing_key.serialize_der()).unwrap();
         let der = certificate.cert.der().clone();
         let pin = rove_quic::spki_pin(&der).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = rove_quic::provider();
         let mut tls = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()

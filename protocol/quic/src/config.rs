@@ -14,7 +14,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{AckFrequencyConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt};
 use rove_protocol::limits;
 
 /// Window of one stream towards the server: one [`limits::FRAME`]. Frames are taken out as they arrive, so a window
@@ -51,6 +51,9 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The round trip assumed until one is measured. The first retransmission comes after three of it: with RFC 9002's
 /// 333 ms a lost first packet costs a second, and mobile networks answer within 100 ms.
 pub const INITIAL_RTT: Duration = Duration::from_millis(100);
+/// Bytes by which a larger datagram must be larger to be tried for. quinn's own is 20, with which a new connection sends four datagrams
+/// of nothing each way to come from 1200 to 1436; with this it sends two, and comes to 1452, which is what nearly every path takes.
+pub const MTU_STEP: u16 = 64;
 /// Handshakes that wait to be accepted; more are refused. quinn's own is 65,536.
 pub const MAX_INCOMING: usize = 4_096;
 /// Bytes buffered for one connection that waits to be accepted, for 0-RTT and the `Hello` flight.
@@ -65,12 +68,15 @@ pub const TLS_SESSIONS: usize = 131_072;
 pub const CLIENT_TLS_SESSIONS: usize = 8;
 
 fn shared() -> TransportConfig {
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.minimum_change(MTU_STEP);
     let mut config = TransportConfig::default();
     config
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32))))
         // Heartbeats are the keep-alive: a client in the background is to fall silent.
         .keep_alive_interval(None)
         .initial_rtt(INITIAL_RTT)
+        .mtu_discovery_config(Some(mtu))
         .datagram_send_buffer_size(DATAGRAM_SEND);
     config
 }

@@ -17,4 +17,4 @@ pub use config::{accept_early_data, client_transport, server_config, server_tran
 pub use connection::Connection;
 pub use sessions::SessionStore;
 pub use stream::{RecvStream, SendStream};
-pub use tls::{TlsError, Trust, client_tls, client_tls_with, spki_pin};
+pub use tls::{TlsError, Trust, client_tls, client_tls_with, provider, spki_pin};

@@ -1,6 +1,6 @@
 //! Whom a client trusts.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use quinn::crypto::rustls::QuicClientConfig;
 use rove_protocol::registry::ALPN;
@@ -8,7 +8,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, CipherSuite, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use sha2::{Digest, Sha256};
 
 /// Why a TLS configuration cannot be made.
@@ -36,6 +36,21 @@ pub enum Trust {
     /// Whoever has the private key of one of these SHA-256 hashes of a SubjectPublicKeyInfo: the current one and the
     /// next, say. Name, authority and dates of the certificate then say nothing more.
     Pins(Vec<[u8; 32]>),
+}
+
+/// The cryptography of everything that speaks TLS here: ring's, with AES-128 before AES-256.
+///
+/// Clients say what they would rather have, and servers follow. Sixteen bytes of key are out of reach of anybody as thirty-two are, and QUIC
+/// protects its first packets with them anyway; but the key schedule of AES-256 is made of SHA-384, for which processors have no
+/// instruction: it took a tenth of a handshake.
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let mut provider = rustls::crypto::ring::default_provider();
+        // The order of the others stays.
+        provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+        Arc::new(provider)
+    });
+    Arc::clone(&PROVIDER)
 }
 
 /// The pin of a certificate: the SHA-256 of its SubjectPublicKeyInfo, which a renewal with the same key keeps.
@@ -67,7 +82,7 @@ pub fn client_tls_with(
     alpn: &[u8],
     transport: quinn::TransportConfig,
 ) -> Result<quinn::ClientConfig, TlsError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = provider();
     let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| TlsError::Config(error.to_string()))?;

@@ -20,7 +20,7 @@ fn server() -> Server {
     let key = rcgen::generate_simple_self_signed(vec!["rove.test".to_owned()]).unwrap();
     let certificate = key.cert.der().clone();
     let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let provider = rove_quic::provider();
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()

@@ -134,7 +134,7 @@ fn stamp(files: &Files) -> Stamp {
 }
 
 fn read(files: &Files, cluster: &str, node: NodeId) -> Result<Configs, TrustError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = rove_quic::provider();
     let roots = Arc::new(read_roots(&files.ca)?);
     let chain = read_chain("cluster.certificate", &files.certificate)?;
     let key = PrivateKeyDer::from_pem_file(&files.key)
@@ -152,7 +152,7 @@ fn read(files: &Files, cluster: &str, node: NodeId) -> Result<Configs, TrustErro
 /// What a node would use that does not look at its own files.
 #[cfg(test)]
 pub(super) fn unchecked(files: &Files) -> Configs {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = rove_quic::provider();
     let roots = Arc::new(read_roots(&files.ca).unwrap());
     let chain = read_chain("cluster.certificate", &files.certificate).unwrap();
     configs(&provider, &roots, &chain, &PrivateKeyDer::from_pem_file(&files.key).unwrap()).unwrap()

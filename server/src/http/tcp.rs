@@ -205,7 +205,7 @@ mod tests {
             let identity = Identity::load(&cert, &key).unwrap();
             let mut roots = rustls::RootCertStore::empty();
             roots.add(identity.chain()[0].clone()).unwrap();
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let provider = rove_quic::provider();
             let tls = rustls::ClientConfig::builder_with_provider(provider)
                 .with_safe_default_protocol_versions()
                 .unwrap()

@@ -137,7 +137,7 @@ pub(crate) fn tls() -> (rustls::ServerConfig, [u8; 32]) {
     let made = rcgen::generate_simple_self_signed(vec!["rove.test".to_owned()]).unwrap();
     let certificate = made.cert.der().clone();
     let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let mut tls = rustls::ServerConfig::builder_with_provider(rove_quic::provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .with_no_client_auth()

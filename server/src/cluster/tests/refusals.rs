@@ -122,7 +122,7 @@ async fn certificates_that_tls_refuses_are_refused_with_what_to_do() {
         <rustls_pki_types::CertificateDer<'_> as rustls_pki_types::pem::PemObject>::from_pem_file(fixture.files(1).ca);
     roots.add(ca.unwrap()).unwrap();
     let client = |alpn: &[u8]| {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = rove_quic::provider();
         let tls =
             rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]);
         let mut tls = tls.unwrap().with_root_certificates(roots.clone()).with_no_client_auth();
