@@ -29,8 +29,8 @@ pub struct NodeConfig {
     pub partitions: u16,
     /// Unit of raft's timers: a heartbeat with each tick, elections after 5 to 10.
     pub tick: Duration,
-    /// Threads of the read pool.
-    pub read_threads: usize,
+    /// Cores that there are threads for.
+    pub cores: usize,
     /// Commands a partition may have queued before it answers `Busy`.
     pub queue_commands: usize,
     /// Bytes of commands a partition may have queued before it answers `Busy`.
@@ -57,8 +57,7 @@ impl NodeConfig {
             partitions: DEFAULT_PARTITIONS,
             // A leader is missed after 250 to 500 ms: well above a heartbeat that was late, well below what people notice.
             tick: Duration::from_millis(50),
-            // Reads are short and mostly cached; more threads than this only fight for the disk.
-            read_threads: 4,
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
             // At 100,000 posts a second this is 160 ms of work, what an election at full load may hold up: beyond it, waiting
             // only adds latency.
             queue_commands: 16_384,

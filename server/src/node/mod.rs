@@ -26,6 +26,7 @@ mod flusher;
 mod gates;
 mod handle;
 mod handover;
+mod layout;
 mod log_writer;
 mod machine;
 mod members;

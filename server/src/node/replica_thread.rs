@@ -25,15 +25,17 @@ use super::handle::{DIRECTORY, Phase, Shared};
 use super::log_writer::LogRound;
 use super::peers::{PeerSays, Peers};
 use super::snapshots::{Sending, SnapshotEvent, Staged};
-use super::state_writer::ApplyRound;
+use super::state_writer::{ApplyRound, writer_of};
 use super::stats::NodeStats;
 use super::status::show_leadership;
 
 /// Rounds that may be with a writer at once: one it works on, and enough behind it to merge.
 pub(super) const CREDITS: usize = 8;
 
-/// Reports that fit in the channel: those of all credits, and a few of flushes and checkpoints.
-pub(super) const REPORTS: usize = 4 * CREDITS;
+/// Reports that fit in the channel, with so many writers of the state: those of all credits, and a few of flushes and checkpoints.
+pub(super) const fn room_for_reports(state_writers: usize) -> usize {
+    (3 + state_writers) * CREDITS
+}
 
 /// Commands taken from the channel before the replicas are looked at again: a millisecond of decoding nothing.
 const MAX_TAKEN: usize = 8_192;
@@ -78,8 +80,8 @@ pub(super) struct Applied {
 pub(super) enum Report {
     /// Up to these tickets everything is in the log.
     Persisted { tickets: Vec<(PartitionId, u64)>, rounds: usize },
-    /// So far everything is in the conversation state.
-    Applied { partitions: Vec<(PartitionId, Applied)>, rounds: usize },
+    /// So far everything is in the conversation state, of those partitions of this writer in which something happened.
+    Applied { writer: usize, partitions: Vec<(PartitionId, Applied)>, rounds: usize },
     /// A staged state is the partition's now, durably. What was handed out before has been reported.
     Installed { partition: PartitionId, state_hash: u64 },
     /// Up to these indexes the conversation state is durable.
@@ -96,7 +98,8 @@ pub(super) type Reports = mpsc::Sender<Report>;
 /// Where the rounds go.
 pub(super) struct Writers {
     pub(super) log: mpsc::Sender<LogRound>,
-    pub(super) state: mpsc::Sender<ApplyRound>,
+    /// [`writer_of`] says which is whose.
+    pub(super) state: Vec<mpsc::Sender<ApplyRound>>,
     pub(super) directory: mpsc::Sender<DirectoryWork>,
     pub(super) flusher: crossbeam_channel::Sender<()>,
 }
@@ -129,7 +132,8 @@ pub(super) struct ReplicaThread {
 /// What is on its way.
 pub(super) struct Progress {
     log_credits: usize,
-    state_credits: usize,
+    /// By writer.
+    state_credits: Vec<usize>,
     directory_credits: usize,
     flushing: bool,
     checkpointing: bool,
@@ -150,10 +154,10 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(now: Instant, state_hashes: Vec<u64>) -> Self {
+    pub(super) fn new(now: Instant, state_hashes: Vec<u64>, state_writers: usize) -> Self {
         Self {
             log_credits: CREDITS,
-            state_credits: CREDITS,
+            state_credits: vec![CREDITS; state_writers],
             directory_credits: CREDITS,
             flushing: false,
             checkpointing: false,
@@ -167,6 +171,11 @@ impl Progress {
             state_hashes,
             stop_at: None,
         }
+    }
+
+    /// The credits of every writer.
+    fn credits(&self) -> impl Iterator<Item = usize> {
+        [self.log_credits, self.directory_credits].into_iter().chain(self.state_credits.iter().copied())
     }
 }
 
@@ -225,7 +234,7 @@ impl ReplicaThread {
         let stop_at = *self.progress.stop_at.get_or_insert(now + self.timing.drain);
         let progress = &self.progress;
         let done = self.proposals.is_empty()
-            && [progress.log_credits, progress.state_credits, progress.directory_credits] == [CREDITS; 3]
+            && progress.credits().all(|credits| credits == CREDITS)
             && !self.sending.is_installing()
             && self.lanes.iter().all(Lane::is_idle);
         if now >= stop_at && !done {
@@ -322,11 +331,12 @@ impl ReplicaThread {
 
     /// Asks the lanes what is to be done and hands it over, if the writers have room for a round.
     fn collect(&mut self) -> Result<(), FatalError> {
-        if self.progress.log_credits == 0 || self.progress.state_credits == 0 || self.progress.directory_credits == 0 {
+        if self.progress.credits().any(|credits| credits == 0) {
             return Ok(());
         }
         let mut log = std::mem::take(&mut self.progress.truncations);
-        let mut state = ApplyRound::default();
+        let writers = self.writers.state.len();
+        let mut state: Vec<ApplyRound> = (0..writers).map(|_| ApplyRound::default()).collect();
         let mut directory = DirectoryRound::default();
         for lane in &mut self.lanes {
             let partition = lane.partition();
@@ -339,7 +349,9 @@ impl ReplicaThread {
             outputs.snapshots_wanted.into_iter().for_each(|to| self.sending.want(partition, to));
             if let Some(install) = outputs.install {
                 match self.sending.install(partition, install, std::mem::take(&mut outputs.persists))? {
-                    (install, Staged::Conversations(staging)) => state.installs.push((install, staging)),
+                    (install, Staged::Conversations(staging)) => {
+                        state[writer_of(partition, writers)].installs.push((install, staging));
+                    }
                     (install, Staged::Directory(staged)) => directory.install = Some((install, staged)),
                 }
             }
@@ -360,7 +372,7 @@ impl ReplicaThread {
                 directory.entries = outputs.committed;
             } else if !outputs.committed.is_empty() {
                 self.progress.unflushed += outputs.committed.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
-                state.entries.push((partition, outputs.committed));
+                state[writer_of(partition, writers)].entries.push((partition, outputs.committed));
             }
         }
         for (to, messages) in self.progress.mailing.take() {
@@ -371,14 +383,16 @@ impl ReplicaThread {
     }
 
     /// Gives the writers their round. One that is gone has failed: its supervisor stops this thread as well.
-    fn give_rounds(&mut self, log: LogRound, state: ApplyRound, directory: DirectoryRound) {
+    fn give_rounds(&mut self, log: LogRound, state: Vec<ApplyRound>, directory: DirectoryRound) {
         if !log.is_empty() {
             self.progress.log_credits -= 1;
             let _ = self.writers.log.try_send(log);
         }
-        if !state.entries.is_empty() || !state.installs.is_empty() {
-            self.progress.state_credits -= 1;
-            let _ = self.writers.state.try_send(state);
+        for (writer, round) in state.into_iter().enumerate() {
+            if !round.entries.is_empty() || !round.installs.is_empty() {
+                self.progress.state_credits[writer] -= 1;
+                let _ = self.writers.state[writer].try_send(round);
+            }
         }
         if !directory.entries.is_empty() || directory.install.is_some() {
             self.progress.directory_credits -= 1;
@@ -394,8 +408,8 @@ impl ReplicaThread {
                     self.lane(partition).persisted(ticket);
                 }
             }
-            Report::Applied { partitions, rounds } => {
-                self.progress.state_credits += rounds;
+            Report::Applied { writer, partitions, rounds } => {
+                self.progress.state_credits[writer] += rounds;
                 for (partition, applied) in partitions {
                     self.applied(partition, &applied)?;
                 }

@@ -29,13 +29,16 @@ use super::directory_writer::DirectoryWriter;
 use super::error::StartError;
 use super::flusher::Flusher;
 use super::handle::{DIRECTORY, Inner, Node, NodeRunner, Phase, Shared};
+use super::layout::Layout;
 use super::machine::{Applier, DirectoryState as _, SqlDirectory};
 use super::members::SharedMembers;
 use super::peers::{PeerMail, Peers};
-use super::replica_thread::{CREDITS, HANDOVERS, Progress, READS, REPORTS, ReplicaThread, Timing, Writers};
+use super::replica_thread::{
+    CREDITS, HANDOVERS, Progress, READS, ReplicaThread, Reports, Timing, Writers, room_for_reports,
+};
 use super::sinks::Sinks;
 use super::snapshots::{self, Snapshots};
-use super::state_writer::StateWriter;
+use super::state_writer::{ApplyRound, StateWriter};
 use super::supervisor::{Stage, Supervisor};
 use super::tickets::TicketTable;
 use super::wall_clock::WallClock;
@@ -132,7 +135,9 @@ fn open(config: NodeConfig) -> Result<Opened, StartError> {
     // What is found in the log is on disk from here on: the identity is written and synced after it.
     let identity = identify(&log, &config)?;
     let watermark = Watermark::open(&config.data_dir.join("raft-synced"))?;
-    let state = StateDb::open(&config.data_dir.join("state"), &StateOptions::default())
+    let layout = Layout::of(config.cores, config.partitions);
+    let options = StateOptions { background_jobs: layout.background_jobs, ..StateOptions::default() };
+    let state = StateDb::open(&config.data_dir.join("state"), &options)
         .map_err(|error| StartError::State(error.to_string()))?;
     let cannot = |why: CannotApply| StartError::CannotApply { path: config.data_dir.clone(), why };
     let machines = (1..=config.partitions)
@@ -148,7 +153,7 @@ fn open(config: NodeConfig) -> Result<Opened, StartError> {
     };
     let directory = DirectoryDb::open(&config.data_dir.join("directory")).map_err(directory_error)?;
     let readers =
-        (0..=config.read_threads).map(|_| directory.reader()).collect::<Result<_, _>>().map_err(directory_error)?;
+        (0..=layout.readers).map(|_| directory.reader()).collect::<Result<_, _>>().map_err(directory_error)?;
     let files = directory.files().clone();
     let directory = SqlDirectory::load(directory, config.applies).map_err(directory_error)?;
 
@@ -210,10 +215,8 @@ fn run(
         recovered,
     } = opened;
     let lanes = lanes(&config, identity, map, recovered)?;
-    let mut gates_reader = readers.pop().ok_or_else(|| StartError::Config("read_threads".to_owned()))?;
-    let members = gates_reader.rows().and_then(DirectoryRead::members);
-    let members = members.map_err(|error| StartError::Directory(error.to_string()))?;
-    let shared = shared(&config, identity, map.shards.clone(), members, directory.apply_version())?;
+    let mut gates_reader = readers.pop().ok_or_else(|| StartError::Config("there are no readers".to_owned()))?;
+    let shared = shared(&config, identity, map.shards.clone(), members(&mut gates_reader)?, directory.apply_version())?;
     let stats = Arc::clone(&shared.stats);
     let (log, state, synced) = (Arc::new(log), Arc::new(state), Arc::new(Mutex::new(synced)));
     let mut supervisor = Supervisor::new(Arc::clone(&shared));
@@ -223,9 +226,10 @@ fn run(
     let (proposals, proposed) = mpsc::channel((usize::from(config.partitions) + 1) * config.queue_commands);
     let (linearizable, reads_asked) = mpsc::channel(READS);
     let (handovers, handovers_asked) = mpsc::channel(HANDOVERS);
-    let (reports, reported) = mpsc::channel(REPORTS);
+    let appliers = Layout::of(config.cores, config.partitions).appliers;
+    let (reports, reported) = mpsc::channel(room_for_reports(appliers));
     let (log_rounds, mut to_log) = mpsc::channel(CREDITS);
-    let (state_rounds, to_state) = mpsc::channel(CREDITS);
+    let (state_rounds, to_state): (Vec<_>, Vec<_>) = (0..appliers).map(|_| mpsc::channel(CREDITS)).unzip();
     let (directory_work, to_directory) = mpsc::channel(CREDITS);
     let (flushes, to_flush) = bounded(1);
     let (wake_gates, gates_woken) = bounded(1);
@@ -259,12 +263,13 @@ fn run(
     let writer = StateWriter {
         shared: Arc::clone(&shared),
         state: Arc::clone(&state),
+        number: 0,
+        of: 1,
         appliers: machines,
         sink: sinks.effects,
         reclaims: snapshots.reclaims,
     };
-    let out = reports.clone();
-    supervisor.spawn(Stage::Pipeline, "state-writer", move || writer.run(to_state, &out))?;
+    start_appliers(supervisor, writer, to_state, &reports)?;
 
     let writer = DirectoryWriter {
         shared: Arc::clone(&shared),
@@ -301,10 +306,30 @@ fn run(
             flush_log_bytes: config.flush_log_bytes,
             drain: config.drain,
         },
-        progress: Progress::new(Instant::now(), state_hashes),
+        progress: Progress::new(Instant::now(), state_hashes, appliers),
     };
     supervisor.spawn_on(runtime, Stage::Pipeline, "replicas", replicas.run());
     Ok((node, runner))
+}
+
+/// Who the nodes are, as the directory has it.
+fn members(reader: &mut DirectoryReader) -> Result<Option<MemberMap>, StartError> {
+    let members = reader.rows().and_then(DirectoryRead::members);
+    members.map_err(|error| StartError::Directory(error.to_string()))
+}
+
+/// Starts a writer of the state for each of these channels.
+fn start_appliers(
+    supervisor: &mut Supervisor,
+    writer: StateWriter<StateDb>,
+    channels: Vec<mpsc::Receiver<ApplyRound>>,
+    reports: &Reports,
+) -> Result<(), StartError> {
+    for (writer, rounds) in writer.divide(channels.len()).into_iter().zip(channels) {
+        let reports = reports.clone();
+        supervisor.spawn(Stage::Pipeline, "state-writer", move || writer.run(rounds, &reports))?;
+    }
+    Ok(())
 }
 
 /// What the threads and the handles share.
@@ -353,8 +378,8 @@ fn check(config: &NodeConfig) -> Result<(), StartError> {
     if config.partitions == 0 || config.partitions > MAX_PARTITIONS {
         return wrong("partitions must be between 1 and 256");
     }
-    if config.read_threads == 0 || config.queue_commands == 0 || config.queue_bytes == 0 {
-        return wrong("read_threads, queue_commands and queue_bytes must not be 0");
+    if config.queue_commands == 0 || config.queue_bytes == 0 {
+        return wrong("queue_commands and queue_bytes must not be 0");
     }
     if config.tick.is_zero() {
         return wrong("tick must not be 0");

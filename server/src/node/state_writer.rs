@@ -16,7 +16,7 @@ use super::crash_points::Point;
 use super::error::FatalError;
 use super::handle::Shared;
 use super::machine::{Applier, ConversationState};
-use super::replica_thread::{Applied, Report, Reports};
+use super::replica_thread::{Report, Reports};
 use super::sinks::EffectSink;
 use super::stats::NodeStats;
 use crate::storage::state::Staging;
@@ -33,10 +33,19 @@ pub(super) struct ApplyRound {
     pub(super) installs: Vec<(Install, Staging)>,
 }
 
+/// Which of so many writers applies a partition of conversations.
+pub(super) fn writer_of(partition: PartitionId, writers: usize) -> usize {
+    usize::from(partition.0).wrapping_sub(1) % writers
+}
+
+/// One of the writers: each has partitions of its own, which share nothing but the store.
 pub(super) struct StateWriter<S> {
     pub(super) shared: Arc<Shared>,
     pub(super) state: Arc<S>,
-    /// By partition: the first is partition 1.
+    /// Which it is, and of how many.
+    pub(super) number: usize,
+    pub(super) of: usize,
+    /// By partition.
     pub(super) appliers: Vec<Applier>,
     pub(super) sink: Arc<dyn EffectSink>,
     /// Where the space of states that were replaced is given back.
@@ -44,6 +53,24 @@ pub(super) struct StateWriter<S> {
 }
 
 impl<S: ConversationState> StateWriter<S> {
+    /// Makes several of the one that has all partitions, from partition 1 on.
+    pub(super) fn divide(self, writers: usize) -> Vec<Self> {
+        let part = |number| Self {
+            shared: Arc::clone(&self.shared),
+            state: Arc::clone(&self.state),
+            number,
+            of: writers,
+            appliers: Vec::new(),
+            sink: Arc::clone(&self.sink),
+            reclaims: self.reclaims.clone(),
+        };
+        let mut divided: Vec<Self> = (0..writers).map(part).collect();
+        for applier in self.appliers {
+            divided[writer_of(applier.partition, writers)].appliers.push(applier);
+        }
+        divided
+    }
+
     /// Runs until the replica thread is gone; flushes then, unless the node was killed.
     pub(super) fn run(mut self, mut rounds: Receiver<ApplyRound>, reports: &Reports) -> Result<(), FatalError> {
         while let Some(first) = rounds.blocking_recv() {
@@ -63,7 +90,7 @@ impl<S: ConversationState> StateWriter<S> {
                     self.write_out()?;
                     rows = 0;
                     // While the replica still waits for what came before.
-                    let _ = reports.blocking_send(Report::Applied { partitions: self.news(), rounds: 0 });
+                    let _ = reports.blocking_send(self.report(0));
                     for (install, staging) in &round.installs {
                         let state_hash = self.install(install, staging)?;
                         self.shared.crash_points.passed(Point::Installed);
@@ -73,9 +100,9 @@ impl<S: ConversationState> StateWriter<S> {
                 next = if rows < MAX_ROWS { rounds.try_recv().ok() } else { None };
             }
             self.write_out()?;
-            let applied = self.news();
+            let report = self.report(merged);
             NodeStats::add_time(&self.shared.stats.apply_nanos, begun.elapsed());
-            let _ = reports.blocking_send(Report::Applied { partitions: applied, rounds: merged });
+            let _ = reports.blocking_send(report);
         }
         if !self.shared.killed.load(Ordering::Acquire) {
             self.state.flush().map_err(|error| FatalError::Flush(error.to_string()))?;
@@ -83,10 +110,11 @@ impl<S: ConversationState> StateWriter<S> {
         Ok(())
     }
 
-    /// How far the partitions are in which something happened.
-    fn news(&mut self) -> Vec<(PartitionId, Applied)> {
+    /// How far the partitions are in which something happened, after so many rounds.
+    fn report(&mut self, rounds: usize) -> Report {
         let news = self.appliers.iter_mut().filter(|applier| applier.has_news());
-        news.map(|applier| (applier.partition, applier.report())).collect()
+        let partitions = news.map(|applier| (applier.partition, applier.report())).collect();
+        Report::Applied { writer: self.number, partitions, rounds }
     }
 
     /// Makes a staged state the partition's, durably, and tells those who have it open. Returns its hash.
@@ -115,7 +143,7 @@ impl<S: ConversationState> StateWriter<S> {
         for entry in entries {
             let applier = self
                 .appliers
-                .get_mut(usize::from(partition.0).wrapping_sub(1))
+                .get_mut(usize::from(partition.0).wrapping_sub(1) / self.of)
                 .ok_or_else(|| failed("there is no such partition".to_owned()))?;
             let before = applier.machine.pending_rows();
             applier.apply(self.state.as_ref(), entry).map_err(failed)?;

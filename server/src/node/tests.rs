@@ -23,7 +23,8 @@ const ALICE: Actor = Actor { account: AccountId(1), device: DeviceId(1) };
 const BOB: AccountId = AccountId(2);
 
 fn config(dir: &Path) -> NodeConfig {
-    NodeConfig { partitions: 3, read_threads: 1, ..NodeConfig::new(dir, NodeId(1)) }
+    // Several threads apply.
+    NodeConfig { partitions: 3, cores: 6, ..NodeConfig::new(dir, NodeId(1)) }
 }
 
 async fn start(dir: &Path) -> (Node, NodeRunner) {

@@ -143,7 +143,7 @@ impl World {
     fn config(&self, id: NodeId) -> NodeConfig {
         NodeConfig {
             partitions: 2,
-            read_threads: 1,
+            cores: 1,
             members: (1..=3).map(NodeId).collect(),
             keep_for_peers: 5,
             flush_every: Duration::ZERO,

@@ -37,13 +37,15 @@ pub struct StateOptions {
     pub block_cache: usize,
     /// Bytes of a memtable: one is flushed when it is full, and up to three wait for that.
     pub write_buffer: usize,
+    /// Threads that flush and compact.
+    pub background_jobs: usize,
 }
 
 impl Default for StateOptions {
     /// 64 MiB of cache holds the recent events of a few hundred thousand conversations; 32 MiB of memtable are some
-    /// 60,000 posts, a flush every second at full load and few at rest.
+    /// 60,000 posts, a flush every second at full load and few at rest. Two threads are what a small server has cores for: one flushes, one compacts.
     fn default() -> Self {
-        Self { block_cache: 64 << 20, write_buffer: 32 << 20 }
+        Self { block_cache: 64 << 20, write_buffer: 32 << 20, background_jobs: 2 }
     }
 }
 
@@ -68,8 +70,7 @@ impl StateOptions {
         options.set_write_buffer_size(self.write_buffer);
         options.set_max_write_buffer_number(4);
         options.set_level_compaction_dynamic_level_bytes(true);
-        // Two cores are what a small server has: one flushes, one compacts.
-        options.set_max_background_jobs(2);
+        options.set_max_background_jobs(self.background_jobs.try_into().unwrap_or(i32::MAX));
         // Files are synced as they are written, so that the end of a large one does not stall the raft log's syncs.
         options.set_bytes_per_sync(1 << 20);
         // Only one column family has data; if a second one comes, the two must be flushed as one.

@@ -120,7 +120,11 @@ fn what_is_applied_is_durable_only_once_it_is_flushed() {
 fn a_killed_process_leaves_the_state_after_some_entry_and_never_half_of_one() {
     let directory = tempfile::tempdir().unwrap();
     // Memtables of 64 KiB, the least there are: RocksDB flushes on its own again and again.
-    let db = StateDb::open(directory.path(), &StateOptions { block_cache: 1 << 20, write_buffer: 64 << 10 }).unwrap();
+    let db = StateDb::open(
+        directory.path(),
+        &StateOptions { block_cache: 1 << 20, write_buffer: 64 << 10, background_jobs: 2 },
+    )
+    .unwrap();
     let mut machine = PartitionMachine::load(&db, PARTITION).unwrap();
     let mut durable = 0;
     for index in 1..=3_000 {

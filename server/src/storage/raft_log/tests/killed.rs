@@ -56,7 +56,8 @@ fn live(dir: &Path, life: u64) -> Vec<String> {
     let (mut begun, purges) = (0, 2 + life % 5);
     for line in lines.by_ref() {
         begun += u64::from(line == BEGINS);
-        let enough = if life % 2 == 0 { begun == purges } else { line.parse().is_ok_and(|at: u64| at % 97 == life) };
+        let enough =
+            if life.is_multiple_of(2) { begun == purges } else { line.parse().is_ok_and(|at: u64| at % 97 == life) };
         said.push(line);
         if enough {
             break;
