@@ -55,6 +55,33 @@ fn a_database_opened_again_continues_where_it_was() {
     assert!(db.reader().unwrap().rows().unwrap().account_by_handle("alice").unwrap().is_some());
 }
 
+/// SQLite 3.51.1 could lock itself out there, and a node that stopped stood still for ever: in one of some hundred rounds like these.
+#[test]
+fn readers_that_are_closed_at_the_same_moment_do_not_wait_for_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..1_000 {
+        let db = DirectoryDb::open(dir.path()).unwrap();
+        let readers: Vec<_> = (0..4).map(|_| db.reader().unwrap()).collect();
+        drop(db);
+        let (closed, all_closed) = std::sync::mpsc::channel();
+        let at_once = std::sync::Arc::new(std::sync::Barrier::new(readers.len()));
+        for (number, mut reader) in readers.into_iter().enumerate() {
+            let (closed, at_once) = (closed.clone(), at_once.clone());
+            std::thread::spawn(move || {
+                reader.rows().unwrap().meta().unwrap();
+                at_once.wait();
+                // Nearly.
+                (0..number * 7).for_each(|_| std::hint::spin_loop());
+                drop(reader);
+                closed.send(()).unwrap();
+            });
+        }
+        for _ in 0..4 {
+            all_closed.recv_timeout(std::time::Duration::from_secs(60)).expect("a reader that is closed is soon");
+        }
+    }
+}
+
 #[test]
 fn what_a_reader_still_needs_is_not_called_durable() {
     let dir = tempfile::tempdir().unwrap();
