@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-cargo build --release --locked --package rove-server --package rove-benches --bins
+cargo build --release --locked --workspace --bins
 dir=${BENCH_DIR:-$(target_dir)/bench-load}
 mkdir -p "$dir"
 keep=()

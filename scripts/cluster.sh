@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 
 # ROVE_BIN: a directory with binaries that are built already.
 if [ -z "${ROVE_BIN:-}" ]; then
-    cargo build --release --locked --package rove-server --package rove-terminal --bins
+    cargo build --release --locked --workspace --bins
 fi
 bin="${ROVE_BIN:-$(target_dir)/release}"
 export PATH="$bin:$PATH"

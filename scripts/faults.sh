@@ -8,6 +8,6 @@ cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
 # The server, and that of a later day.
-cargo build --locked --package rove-server --bins --examples
+cargo build --locked --workspace --bins --examples
 step "faults" env FAULTS_SECONDS="${FAULTS_SECONDS:-600}" FAULTS="${FAULTS:-all}" SEED="${SEED:-1}" \
-    cargo test --locked --package rove-tests --test faults --quiet -- --ignored --exact every_fault_in_turn --nocapture || exit 1
+    cargo test --locked --workspace --test faults --quiet -- --ignored --exact every_fault_in_turn --nocapture || exit 1

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-cargo build --release --locked --package rove-server --package rove-terminal --bins
+cargo build --release --locked --workspace --bins
 [ "${1:-}" = --build-only ] && exit 0
 
 bin="$(target_dir)/release"

@@ -59,7 +59,7 @@ install_missing() {
 install_missing
 export PATH="$PATH:/usr/sbin:/sbin"
 
-cargo build --release --locked --package rove-server --package rove-benches --bins
+cargo build --release --locked --workspace --bins
 target=$(target_dir)
 cargo build --release --locked --manifest-path benches/peers/Cargo.toml --target-dir "$target"
 

@@ -35,15 +35,10 @@ pub(crate) async fn round(plan: &Plan, results: &mut Results) -> Result<()> {
         .context("starting the echo server")?;
     let pid = server.id().context("the echo server is gone")?;
     let (at, pin) = listening(&mut server).await.context("the echo server does not listen")?;
-    // A socket and a memory of its own for each: nothing is resumed.
-    let fresh = async |_| {
-        let dialer = EchoDialer::new(at, pin)?;
-        let echo = dialer.connect().await?;
-        Ok((dialer, echo))
-    };
+    let dialer = EchoDialer::new(at, pin)?;
+    let fresh = async |_| Ok(dialer.connect_first().await?);
     let what = UNDER_WAY_16.name;
     results.add(plan, UNDER_WAY_16, &work::connections(plan, what, fresh, pid).await?);
-    let dialer = EchoDialer::new(at, pin)?;
     let open = async |_| Ok(dialer.connect().await?);
     results.add(plan, UNDER_WAY_16, &work::idle(what, open, pid).await?);
     server.kill().await.context("ending the echo server")

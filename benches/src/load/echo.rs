@@ -82,6 +82,11 @@ pub struct EchoDialer {
     endpoint: Endpoint,
     config: quinn::ClientConfig,
     server: SocketAddr,
+    pin: [u8; 32],
+}
+
+fn client_config(pin: [u8; 32]) -> Result<quinn::ClientConfig, LoadError> {
+    rove_quic::client_tls(&Trust::Pins(vec![pin]), ALPN).map_err(|error| LoadError::Connect(error.to_string()))
 }
 
 impl EchoDialer {
@@ -90,10 +95,7 @@ impl EchoDialer {
     /// # Errors
     /// [`LoadError::Connect`], [`LoadError::Io`].
     pub fn new(server: SocketAddr, pin: [u8; 32]) -> Result<Self, LoadError> {
-        let config = rove_quic::client_tls(&Trust::Pins(vec![pin]), ALPN);
-        let config = config.map_err(|error| LoadError::Connect(error.to_string()))?;
-        let endpoint = socket::endpoint(None)?;
-        Ok(Self { endpoint, config, server })
+        Ok(Self { endpoint: socket::endpoint(None)?, config: client_config(pin)?, server, pin })
     }
 
     /// Connects.
@@ -101,8 +103,20 @@ impl EchoDialer {
     /// # Errors
     /// [`LoadError::Connect`], and that of opening a stream.
     pub async fn connect(&self) -> Result<Echo, LoadError> {
+        self.connect_as(self.config.clone()).await
+    }
+
+    /// The same, by somebody who was never there: nothing is resumed.
+    ///
+    /// # Errors
+    /// As [`EchoDialer::connect`].
+    pub async fn connect_first(&self) -> Result<Echo, LoadError> {
+        self.connect_as(client_config(self.pin)?).await
+    }
+
+    async fn connect_as(&self, config: quinn::ClientConfig) -> Result<Echo, LoadError> {
         let failed = |error: &dyn std::fmt::Display| LoadError::Connect(error.to_string());
-        let connecting = self.endpoint.connect_with(self.config.clone(), self.server, "localhost");
+        let connecting = self.endpoint.connect_with(config, self.server, "localhost");
         let connection = Connection::from(connecting.map_err(|e| failed(&e))?.await.map_err(|e| failed(&e))?);
         let (send, recv) = connection.open().await?;
         Ok(Echo { _connection: connection, send, recv })
