@@ -29,8 +29,7 @@ const GATE_RUNS: u64 = 40;
 const BUDGET: Duration = Duration::from_secs(15);
 
 /// Runs of the first seeds with these faults, which hold every invariant, and in which each of the faults did something.
-fn batch_of(faults: &str, runs: u64, steps: u64) -> Batch {
-    let faults = Faults::parse(faults).unwrap();
+fn batch_of(faults: Faults, runs: u64, steps: u64) -> Batch {
     let mut batch = Batch::default();
     for seed in 1..=runs {
         batch.add(run(Options { faults, steps, ..Options::new(seed) }));
@@ -64,21 +63,21 @@ fn a_batch_of_seeds_holds_every_invariant_and_every_kind_of_fault_does_something
 fn nodes_that_are_sent_snapshots_while_they_crash_and_the_network_loses_them_hold_every_invariant() {
     let faults = "absence,snapshot-cut,crash-before-install,crash-before-reset,crash-after-reset,loss,kill,power-loss,\
                   partition,transfer";
-    let batch = batch_of(faults, SNAPSHOT_RUNS, DEFAULT_STEPS);
+    let batch = batch_of(Faults::parse(faults).unwrap(), SNAPSHOT_RUNS, DEFAULT_STEPS);
     assert!(batch.fired.of(Fault::Absence) > batch.runs, "{} snapshots", batch.fired.of(Fault::Absence));
 }
 
 #[test]
 fn nodes_that_are_replaced_one_after_the_other_while_other_faults_go_on_hold_every_invariant() {
     let faults = "replace,snapshot-cut,crash-before-install,loss,delay,kill,partition,pause,transfer";
-    let batch = batch_of(faults, REPLACING_RUNS, DEFAULT_STEPS);
+    let batch = batch_of(Faults::parse(faults).unwrap(), REPLACING_RUNS, DEFAULT_STEPS);
     assert!(batch.fired.of(Fault::Replace) > batch.runs / 4, "{} were replaced", batch.fired.of(Fault::Replace));
 }
 
 #[test]
 fn nodes_that_are_added_and_removed_while_other_faults_go_on_hold_every_invariant() {
     let faults = "add,remove,bit-rot,absence,loss,kill,partition,transfer";
-    let batch = batch_of(faults, CHANGING_RUNS, 2 * DEFAULT_STEPS);
+    let batch = batch_of(Faults::parse(faults).unwrap(), CHANGING_RUNS, 2 * DEFAULT_STEPS);
     for change in [Fault::Add, Fault::Remove] {
         assert!(batch.fired.of(change) > batch.runs / 8, "{}: {} times", change.name(), batch.fired.of(change));
     }
@@ -87,7 +86,7 @@ fn nodes_that_are_added_and_removed_while_other_faults_go_on_hold_every_invarian
 #[test]
 fn gates_hold_in_every_partition_while_leaders_nodes_and_members_change() {
     let faults = "gate,add,remove,replace,absence,kill,power-loss-all,partition,pause,transfer,link-cut";
-    let batch = batch_of(faults, GATE_RUNS, 2 * DEFAULT_STEPS);
+    let batch = batch_of(Faults::parse(faults).unwrap(), GATE_RUNS, 2 * DEFAULT_STEPS);
     assert!(batch.fired.of(Fault::Gate) > 2 * batch.runs, "{} gates", batch.fired.of(Fault::Gate));
 }
 
