@@ -41,8 +41,8 @@ pub enum Trust {
 /// The cryptography of everything that speaks TLS here: ring's, with AES-128 before AES-256.
 ///
 /// Clients say what they would rather have, and servers follow. Sixteen bytes of key are out of reach of anybody as thirty-two are, and QUIC
-/// protects its first packets with them anyway; but the key schedule of AES-256 is made of SHA-384, for which processors have no
-/// instruction: it took a tenth of a handshake.
+/// protects its first packets with them anyway; but the key schedule of AES-256 is made of SHA-384, for which few processors have
+/// an instruction: 6.6 % of a server's time when it does nothing but handshakes.
 pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
         let mut provider = rustls::crypto::ring::default_provider();

@@ -4,6 +4,7 @@
 //! Each node's data directory is a small ext4 of its own, mounted as most systems mount theirs; the kernel is told to take it for damaged.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -27,11 +28,15 @@ const FORGOTTEN: &str = "acknowledged entries are missing";
 /// And with what it does not start.
 const REFUSES: &str = "file system that is read-only";
 
-/// Tells the kernel that it has found an error in the node's file system.
-fn damage(arena: &Arena, node: u64) -> Result<(), String> {
+/// Where the kernel is told that it has found an error in the node's file system.
+fn trigger(arena: &Arena, node: u64) -> Result<PathBuf, String> {
     let device = run(Command::new("findmnt").args(["-n", "-o", "SOURCE"]).arg(arena.nodes.data(node)))?;
-    let name = device.trim_start_matches("/dev/");
-    fs::write(format!("/sys/fs/ext4/{name}/trigger_fs_error"), "1").map_err(|error| format!("{device}: {error}"))
+    Ok(Path::new("/sys/fs/ext4").join(device.trim_start_matches("/dev/")).join("trigger_fs_error"))
+}
+
+fn damage(arena: &Arena, node: u64) -> Result<(), String> {
+    let path = trigger(arena, node)?;
+    fs::write(&path, "1").map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// The node ends by itself, and in one line says that it does and why.
@@ -91,6 +96,11 @@ async fn turn_one(arena: &mut Arena, node: u64) -> Result<bool, String> {
 
 /// F18r.
 pub(super) async fn turn(arena: &mut Arena, until: Instant) -> Result<Fired, String> {
+    if !trigger(arena, NODES[0]).is_ok_and(|path| path.exists()) {
+        return Ok(Fired::Skipped(
+            "this kernel cannot be told that an ext4 has an error, or findmnt is missing".to_owned(),
+        ));
+    }
     let (mut fired, mut rebuilt) = (0, 0);
     while fired == 0 || Instant::now() < until {
         let node = if fired % 2 == 0 { arena.watch.busiest() } else { arena.rng.pick(&NODES).unwrap_or(1) };
