@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use quinn::ZeroRttAccepted;
 use rove_protocol::frame::RawFrame;
 use rove_protocol::session::EarlyGate;
@@ -65,7 +66,9 @@ pub(super) async fn begin(connecting: quinn::Connecting, counted: Counted, withi
         }
     };
     let first = tokio::time::timeout(within, begun).await.ok()??;
-    let handshake = first.is_some().then_some(handshake);
+    // Both may have come between the two looks.
+    let early = first.is_some() && handshake.complete().now_or_never().is_none();
+    let handshake = early.then_some(handshake);
     Some(Begun { connection, first, handshake })
 }
 
@@ -95,7 +98,7 @@ impl Confirmed {
             Some(confirmed) if !*confirmed.borrow() => {
                 Passage { gate: EarlyGate::early(), confirmed: Some(confirmed.clone()) }
             }
-            _ => Passage { gate: EarlyGate::open(), confirmed: None },
+            _ => Passage::open(),
         }
     }
 }
@@ -108,6 +111,11 @@ pub(super) struct Passage {
 }
 
 impl Passage {
+    /// Everything passes.
+    pub(super) fn open() -> Self {
+        Self { gate: EarlyGate::open(), confirmed: None }
+    }
+
     /// A frame that may be acted on. If it may not, [`Passage::held`] has it, and is to be asked before the stream is read
     /// on.
     pub(super) fn pass(&mut self, frame: RawFrame) -> Option<RawFrame> {
@@ -143,7 +151,6 @@ impl Passage {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use futures::FutureExt as _;
     use rove_protocol::registry::FrameType;
 
     use super::*;

@@ -44,6 +44,11 @@ impl Incoming {
         self.decoder.set_limit(limit);
     }
 
+    /// Lets frames pass as `passage` says from here on.
+    pub(super) fn set_passage(&mut self, passage: Passage) {
+        self.passage = passage;
+    }
+
     /// The stream's type, or `None` if the stream ends before it.
     pub(super) async fn stream_type(&mut self) -> Result<Option<u64>, ReadError> {
         loop {

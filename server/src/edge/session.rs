@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::datagrams::Datagrams;
-use super::early::{Begun, Confirm, Confirmed, confirmation};
+use super::early::{Begun, Confirm, Confirmed, Passage, confirmation};
 use super::entry::{Entry, Failed, authenticate, enter, entered, given_up, late};
 use super::frames::{Duplex, Incoming, Outgoing};
 use super::hub::{Link, Subscriber};
@@ -158,12 +158,15 @@ async fn greet(edge: &Arc<Shared>, begun: &mut Begun, closer: &Closer, deadline:
         Some(first) => first,
         None => connection.accept().await.map_err(ReadError::from)?,
     };
-    let mut incoming = Incoming::new(recv, limits::FRAME_BEFORE_WELCOME, confirmed.passage());
+    // Before `Hello` nothing has an effect, so nothing waits: behind a frame that waited, `Hello` would never be seen, and
+    // without it nobody would say that the wait is over.
+    let mut incoming = Incoming::new(recv, limits::FRAME_BEFORE_WELCOME, Passage::open());
     let Some(stream_type) = incoming.stream_type().await? else { return Err(ended()) };
     if let Admission::Stop(code) = streams.accept(stream_type)? {
         return Err(Failed::Code(code, "the first stream is not the control stream"));
     }
     let hello = hello(&mut incoming, &mut control).await?;
+    incoming.set_passage(confirmed.passage());
     let account = match authenticate(edge, &hello).await {
         Ok(account) => account,
         Err(code) => {

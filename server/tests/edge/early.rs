@@ -11,12 +11,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::ZeroRttAccepted;
+use rove_protocol::frame::put_frame;
 use rove_protocol::ids::{ConversationId, RequestId, Seq, WriterId};
 use rove_protocol::message::{
     Body as _, ControlDown, ConversationDown, ConversationInfo, CreateGroup, Fetch, FetchDown, GetConversation, Mark,
     Message, Open, Request,
 };
-use rove_protocol::registry::{ALPN, Anchor, ClientState, ErrorCode, Method, StreamType};
+use rove_protocol::registry::{ALPN, Anchor, ClientState, ErrorCode, FrameType, Method, StreamType};
 use rove_protocol::transport::{Connection as _, FrameReader, SendStream as _, TransportError};
 use rove_protocol::wire::{List, put_varint};
 use rove_quic::{Connection, SessionStore, Trust, accept_early_data, client_tls, server_config};
@@ -308,6 +309,25 @@ async fn an_early_flight_that_somebody_else_sends_again_does_nothing() {
     let next = posts.posted().await;
     assert_eq!((answered.seq, next.seq), (Seq(2), Seq(3)));
     assert_eq!(get(&mut client, conversation).await.unwrap().head, Seq(3));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rove_3_7_5_what_is_skipped_before_hello_in_an_early_flight_holds_nothing_up() {
+    let (world, _, config) = world(Arc::new(SessionStore::new(16))).await;
+    let alice = world.user("alice").await;
+    let older = session(&world, &config, &alice).await;
+    let relay = Relay::to(world.address).await;
+    let (connection, accepted) = dial_early(&world, &config, relay.address);
+    let grease = |out: &mut Vec<u8>| put_frame(FrameType(0x7000), b"grease", out);
+    let hello = hello(&alice, ClientState::Foreground);
+    let mut control = stream(&connection, frames(StreamType::Control, &[&grease, &put(&hello)])).await;
+    relay.first_flight(&connection, 1).await;
+    assert!(matches!(control.control().await, ControlDown::Welcome(_)));
+    assert_eq!(early_sessions(&world), 1);
+    relay.everything();
+    assert!(soon("the end of the handshake", accepted).await, "it was early data, and taken");
+    assert_eq!(older.closed().await, ErrorCode::Replaced);
     world.stop().await;
 }
 
