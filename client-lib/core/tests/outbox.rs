@@ -229,3 +229,53 @@ fn a_flight_that_is_refused_is_one_refusal_however_many_posts_it_had() {
     assert!(retry(1).is_some());
     assert_eq!(retry(10), retry(1));
 }
+
+fn gap(post_no: u64, expected: u64) -> Refused {
+    let (post_no, expected) = (PostNo(post_no), PostNo(expected));
+    Refused { post_no, code: ErrorCode::Gap, consumed: false, expected, retry_after_ms: 0 }
+}
+
+/// Two posts on their way.
+fn two_in_flight() -> Outbox {
+    let mut outbox = restarted(&[], 0, 0);
+    for number in [1, 2] {
+        outbox.enqueue(name(number), hello(), 0, &mut Effects::default()).unwrap();
+    }
+    assert_eq!(sent(&mut outbox), [1, 2]);
+    outbox
+}
+
+// The first was turned away here, and came into the log behind the second by way of the node that the client was at before.
+#[test]
+fn a_gap_that_was_closed_before_the_answer_came_is_no_sign_that_the_server_forgot() {
+    let (event, busy) = (event(1, (WRITER, 1), PostTag([1; 16])), Refused { code: ErrorCode::Busy, ..gap(1, 1) });
+    let answer = Posted { post_no: PostNo(1), seq: Seq(1), message_id: MessageId(1), time_ms: 1 };
+    let turned_away = |outbox: &mut Outbox, effects: &mut Effects| {
+        outbox.refused(&busy, 0, 0, effects);
+        outbox.own_event(&event, effects);
+    };
+    let unknown = |outbox: &mut Outbox, effects: &mut Effects| outbox.posted(&answer, effects);
+    for first in [&turned_away as &dyn Fn(&mut Outbox, &mut Effects), &unknown] {
+        let (mut outbox, mut effects) = (two_in_flight(), Effects::default());
+        first(&mut outbox, &mut effects);
+        outbox.refused(&gap(2, 1), 0, 0, &mut effects);
+        assert!(!effects.needs_writer);
+        assert_eq!(effects.resolved, [(LocalId(1), posted(1))]);
+        assert_eq!(outbox.next_to_send(10_000).map(|post| post.post_no), Some(PostNo(2)), "it follows now");
+    }
+}
+
+#[test]
+fn a_gap_below_what_was_answered_before_the_post_was_sent_is_one_that_can_never_be_closed() {
+    let (mut outbox, mut effects) = (two_in_flight(), Effects::default());
+    for number in [1, 2] {
+        let (post_no, seq) = (PostNo(number), Seq(number));
+        outbox.posted(&Posted { post_no, seq, message_id: MessageId(number), time_ms: number }, &mut effects);
+    }
+    outbox.enqueue(name(3), hello(), 0, &mut effects).unwrap();
+    assert_eq!(sent(&mut outbox), [3]);
+    assert!(!effects.needs_writer);
+    outbox.refused(&gap(3, 2), 0, 0, &mut effects);
+    assert!(effects.needs_writer);
+    assert_eq!(outbox.next_to_send(10_000), None, "not under this number");
+}

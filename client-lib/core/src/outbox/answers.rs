@@ -4,7 +4,7 @@ use rove_protocol::ids::{PostNo, Seq};
 use rove_protocol::message::{Posted, Refused};
 use rove_protocol::registry::ErrorCode;
 
-use super::{Change, Effects, Kept, Outbox, Outcome, REFUSED_KEPT};
+use super::{Change, Effects, InFlight, Kept, Outbox, Outcome, REFUSED_KEPT};
 
 /// Wait after a refusal that is not for good when the server gives no advice: doubled each time up to the cap.
 const RETRY_BASE_MS: u64 = 100;
@@ -43,8 +43,8 @@ impl Outbox {
 
     /// `Posted` has come.
     pub fn posted(&mut self, posted: &Posted, effects: &mut Effects) {
-        let found = self.answered(posted.post_no);
-        if let Some(index) = found {
+        self.answered(posted.post_no);
+        if let Some(index) = self.asked(posted.post_no) {
             self.took(index, posted, effects);
         }
         self.settle(effects);
@@ -67,7 +67,8 @@ impl Outbox {
     fn took_not(&mut self, refused: &Refused, now_ms: u64, random: u64, effects: &mut Effects) {
         // One of a flight of which another one was refused before.
         let follows = self.stream.as_ref().is_some_and(|stream| stream.rewinding);
-        let index = self.answered(refused.post_no);
+        let answered = self.answered(refused.post_no);
+        let index = self.asked(refused.post_no);
         let code = refused.code;
         if code == ErrorCode::PostNoReused || code == ErrorCode::WriterTaken {
             let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) else { return };
@@ -89,8 +90,10 @@ impl Outbox {
             return;
         }
         if code == ErrorCode::Gap {
-            if self.first_number().is_some_and(|first| refused.expected < first) {
-                // The server has forgotten numbers it answered before: these can never follow on them.
+            if answered.is_some_and(|sent| refused.expected < sent.first) {
+                // The server has forgotten numbers that it had answered when this one was sent: these can never follow on
+                // them. (Numbers that were answered since may have come into the log behind it: by another way, from before
+                // the last change of the node or of the leader.)
                 self.dispute_all();
                 self.doubt(effects);
             } else {
@@ -147,24 +150,21 @@ impl Outbox {
         }
     }
 
-    /// The first unanswered number of the stream's writer.
-    fn first_number(&self) -> Option<PostNo> {
-        let writer = self.stream.as_ref()?.writer;
-        self.entries
-            .iter()
-            .filter(|entry| entry.item.writer == writer && !entry.disputed)
-            .find_map(|entry| entry.item.number)
-    }
-
-    /// One in flight is answered; where its post is, if it is still here.
-    fn answered(&mut self, number: PostNo) -> Option<usize> {
+    /// One in flight is answered: how it was sent.
+    fn answered(&mut self, number: PostNo) -> Option<InFlight> {
         let stream = self.stream.as_mut()?;
-        stream.in_flight = stream.in_flight.saturating_sub(1);
-        if stream.rewinding && stream.in_flight == 0 {
+        let index = stream.in_flight.iter().position(|sent| sent.number == number)?;
+        let sent = stream.in_flight.remove(index);
+        if stream.rewinding && stream.in_flight.is_empty() {
             stream.rewinding = false;
             stream.next = PostNo(0);
         }
-        let writer = stream.writer;
+        sent
+    }
+
+    /// Where the post with this number of the stream's writer is, if it is still here.
+    fn asked(&self, number: PostNo) -> Option<usize> {
+        let writer = self.stream.as_ref()?.writer;
         self.entries.iter().position(|entry| entry.item.writer == writer && entry.item.number == Some(number))
     }
 
@@ -172,7 +172,7 @@ impl Outbox {
     fn go_back(&mut self, not_before_ms: u64) {
         let Some(stream) = &mut self.stream else { return };
         stream.retry_at_ms = stream.retry_at_ms.max(not_before_ms);
-        stream.rewinding = stream.in_flight > 0;
+        stream.rewinding = !stream.in_flight.is_empty();
         stream.next = PostNo(0);
     }
 

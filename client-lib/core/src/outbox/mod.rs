@@ -113,11 +113,20 @@ struct Stream {
     seen_all: bool,
     /// Numbers below were sent on this stream.
     next: PostNo,
-    in_flight: usize,
+    /// Sent and not answered, in order.
+    in_flight: VecDeque<InFlight>,
     /// A post was held back: when everything in flight is answered, start again from the first unanswered one.
     rewinding: bool,
     retry_at_ms: u64,
     refusals: u32,
+}
+
+/// A post on its way.
+#[derive(Debug, Clone, Copy)]
+struct InFlight {
+    number: PostNo,
+    /// The first number that was unanswered when it was sent: those below are in the log before it, whatever is said of it.
+    first: PostNo,
 }
 
 /// How a pending post looks in the timeline.
@@ -280,7 +289,7 @@ impl Outbox {
 
     /// How many posts are sent and unanswered on the current stream.
     pub fn in_flight(&self) -> usize {
-        self.stream.as_ref().map_or(0, |stream| stream.in_flight)
+        self.stream.as_ref().map_or(0, |stream| stream.in_flight.len())
     }
 
     /// What is to be shown after the events of the log, in the order it was queued.

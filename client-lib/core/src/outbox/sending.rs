@@ -1,10 +1,12 @@
 //! What goes up the stream, in which order, under which number.
 
+use std::collections::VecDeque;
+
 use rove_protocol::ids::{PostNo, WriterId};
 use rove_protocol::limits;
 use rove_protocol::message::Post;
 
-use super::{Change, Effects, Outbox, Stream};
+use super::{Change, Effects, InFlight, Outbox, Stream};
 
 impl Outbox {
     /// The writer to open the stream with: that of the oldest unanswered post.
@@ -20,7 +22,7 @@ impl Outbox {
             opened: None,
             seen_all: false,
             next: PostNo(0),
-            in_flight: 0,
+            in_flight: VecDeque::new(),
             rewinding: false,
             retry_at_ms: 0,
             refusals: 0,
@@ -34,7 +36,7 @@ impl Outbox {
 
     /// Whether the stream is to be closed and opened again for another writer.
     pub fn wants_reopen(&self) -> bool {
-        self.stream.as_ref().is_some_and(|stream| stream.in_flight == 0 && stream.writer != self.open_writer())
+        self.stream.as_ref().is_some_and(|stream| stream.in_flight.is_empty() && stream.writer != self.open_writer())
     }
 
     /// Numbers as many posts as may be in flight. They may be sent when the changes are durable and
@@ -88,7 +90,7 @@ impl Outbox {
     /// The next post to send, if one may be sent now. It counts as sent.
     pub fn next_to_send(&mut self, now_ms: u64) -> Option<Post> {
         let stream = self.stream.as_mut()?;
-        if stream.rewinding || now_ms < stream.retry_at_ms || stream.in_flight >= self.window {
+        if stream.rewinding || now_ms < stream.retry_at_ms || stream.in_flight.len() >= self.window {
             return None;
         }
         if stream.writer != self.writer && !stream.seen_all {
@@ -97,10 +99,12 @@ impl Outbox {
         let last = stream.opened.map_or(PostNo(0), |(last, _)| last);
         // Whether a post before has still to hear that its number is its own.
         let mut undecided = false;
+        let mut first = None;
         for entry in self.entries.iter().take_while(|entry| entry.item.writer == stream.writer) {
             if entry.unchecked && !stream.seen_all {
                 return None;
             }
+            first = first.or(entry.item.number);
             if entry.disputed {
                 undecided = true;
                 continue;
@@ -113,7 +117,7 @@ impl Outbox {
             undecided |= entry.unchecked;
             if number >= stream.next {
                 stream.next = number.next();
-                stream.in_flight += 1;
+                stream.in_flight.push_back(InFlight { number, first: first.unwrap_or(number) });
                 let is_void = entry.item.void.is_some() && !entry.as_it_was;
                 return Some(if is_void { entry.item.void(number) } else { entry.item.post(number) });
             }

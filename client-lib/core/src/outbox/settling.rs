@@ -73,7 +73,7 @@ impl Outbox {
         let Some(stream) = &self.stream else { return };
         let Some((last, _)) = stream.opened else { return };
         let old = stream.writer;
-        if !stream.seen_all || stream.in_flight > 0 || old == self.writer {
+        if !stream.seen_all || !stream.in_flight.is_empty() || old == self.writer {
             return;
         }
         let mut disputed = false;
