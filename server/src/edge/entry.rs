@@ -15,10 +15,19 @@ use super::Shared;
 use super::hub::Subscriber;
 use crate::node::CallError;
 
+/// Whose session it is to be.
+#[derive(Clone, Copy)]
+pub(super) struct Authenticated {
+    pub(super) account: AccountId,
+    /// [`crate::node::Node::revocations`] before its device was looked up.
+    revocations: u64,
+}
+
 /// Checks the device's secret: the account, or the code the connection is closed with. A device that does not exist and a
 /// wrong secret look the same.
-pub(super) async fn authenticate(edge: &Shared, hello: &Hello) -> Result<AccountId, ErrorCode> {
+pub(super) async fn authenticate(edge: &Shared, hello: &Hello) -> Result<Authenticated, ErrorCode> {
     let device = hello.device;
+    let revocations = edge.node.revocations();
     let read = move |directory: &dyn DirectoryRead| -> Result<_, DirectoryError> {
         let Some(row) = directory.device(device)? else { return Ok(None) };
         let state = directory.account(row.account)?.map(|account| account.state);
@@ -34,7 +43,9 @@ pub(super) async fn authenticate(edge: &Shared, hello: &Hello) -> Result<Account
     let expected = found.as_ref().map_or(Digest([0; 32]), |(row, _)| row.secret);
     let matches = bool::from(presented.0.ct_eq(&expected.0));
     match found {
-        Some((DeviceRow { revoked_ms: None, account, .. }, Some(AccountState::Active))) if matches => Ok(account),
+        Some((DeviceRow { revoked_ms: None, account, .. }, Some(AccountState::Active))) if matches => {
+            Ok(Authenticated { account, revocations })
+        }
         Some((DeviceRow { revoked_ms: None, .. }, None)) if matches => Err(ErrorCode::Internal),
         Some(_) if matches => Err(ErrorCode::Revoked),
         _ => Err(ErrorCode::Unauthenticated),
@@ -54,10 +65,19 @@ impl Drop for Registered {
 }
 
 /// Registers an authenticated session, which closes the older one of its device. The device may have been revoked since
-/// its secret was checked: the directory told the sessions there were, and this one was not there yet.
-pub(super) async fn enter(edge: Arc<Shared>, subscriber: Arc<Subscriber>, hello: Hello) -> Result<Registered, Failed> {
+/// its secret was checked: the directory told the sessions there were, and this one was not there yet. If any was, it is
+/// looked up again.
+pub(super) async fn enter(
+    edge: Arc<Shared>,
+    subscriber: Arc<Subscriber>,
+    hello: Hello,
+    authenticated: Authenticated,
+) -> Result<Registered, Failed> {
     edge.hub.register(&subscriber);
     let registered = Registered { edge, subscriber };
+    if registered.edge.node.revocations() == authenticated.revocations {
+        return Ok(registered);
+    }
     match authenticate(&registered.edge, &hello).await {
         Ok(_) => Ok(registered),
         Err(code) => Err(Failed::Code(code, "not authenticated any more")),

@@ -167,18 +167,19 @@ async fn greet(edge: &Arc<Shared>, begun: &mut Begun, closer: &Closer, deadline:
     }
     let hello = hello(&mut incoming, &mut control).await?;
     incoming.set_passage(confirmed.passage());
-    let account = match authenticate(edge, &hello).await {
-        Ok(account) => account,
+    let authenticated = match authenticate(edge, &hello).await {
+        Ok(authenticated) => authenticated,
         Err(code) => {
             EdgeStats::add(&edge.stats().unauthenticated, 1);
             return Err(Failed::Code(code, "not authenticated"));
         }
     };
     let id = edge.hub.next_session();
+    let account = authenticated.account;
     let subscriber = Arc::new(Subscriber::new(id, account, hello.device, Box::new(closer.clone())));
     debug!(session = %id, %account, device = %hello.device, early, client = hello.client, "session");
     let state = hello.state;
-    let enter = enter(edge.clone(), subscriber.clone(), hello);
+    let enter = enter(edge.clone(), subscriber.clone(), hello, authenticated);
     let entry = match begun.handshake.take() {
         None => Entry::Registered(enter.await?),
         Some(handshake) => {
@@ -461,19 +462,25 @@ async fn opened(
 }
 
 fn serving(session: Arc<Session>, stream_type: StreamType, incoming: Incoming, mut outgoing: Outgoing) -> Serving {
-    let (priority, counter): (i32, Gauge) = match stream_type {
-        StreamType::Conversation => (priority::CONVERSATION, |stats| &stats.conversation_streams),
-        StreamType::Inbox => (priority::INBOX, |stats| &stats.inbox_streams),
-        StreamType::Fetch => (priority::FETCH, |stats| &stats.fetch_streams),
-        // The machine lets no other through.
-        _ => return Box::pin(std::future::ready(Ok(()))),
+    let edge = session.edge.clone();
+    let duplex = move |priority: i32, counter: Gauge| {
+        outgoing.set_priority(priority);
+        Box::new(Duplex { incoming, outgoing, counted: Counted::new(edge.stats(), counter) })
     };
-    outgoing.set_priority(priority);
-    let counted = Counted::new(session.edge.stats(), counter);
-    let duplex = Box::new(Duplex { incoming, outgoing, counted });
     match stream_type {
-        StreamType::Conversation => Box::pin(conversation::serve(session, duplex)),
-        StreamType::Inbox => Box::pin(inbox::serve(session, duplex)),
-        _ => Box::pin(fetch::serve(session, duplex)),
+        StreamType::Conversation => {
+            let duplex = duplex(priority::CONVERSATION, |stats| &stats.conversation_streams);
+            Box::pin(conversation::serve(session, duplex))
+        }
+        StreamType::Inbox => {
+            let duplex = duplex(priority::INBOX, |stats| &stats.inbox_streams);
+            Box::pin(inbox::serve(session, duplex))
+        }
+        StreamType::Fetch => {
+            let duplex = duplex(priority::FETCH, |stats| &stats.fetch_streams);
+            Box::pin(fetch::serve(session, duplex))
+        }
+        // The machine lets no other through.
+        _ => Box::pin(std::future::ready(Ok(()))),
     }
 }

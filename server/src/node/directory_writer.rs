@@ -101,6 +101,7 @@ impl<D: DirectoryState> DirectoryWriter<D> {
     /// Makes a staged state the directory, and tells what nobody has heard of it: what lies between was applied elsewhere.
     fn install(&mut self, staged: StagedDirectory, install: &Install) -> Result<(), DirectoryError> {
         self.directory.install(staged, install)?;
+        self.count_revocation();
         let rows = self.directory.rows();
         let mut effects: Vec<DirectoryEffect> = rows.members()?.map(DirectoryEffect::Members).into_iter().collect();
         effects.push(DirectoryEffect::ApplyVersion(rows.meta()?.apply_version));
@@ -133,7 +134,10 @@ impl<D: DirectoryState> DirectoryWriter<D> {
                     _ => self.answer(origin, outcome),
                 }
             }
-            DirectoryEffect::DeviceRevoked(device) => self.sink.device_revoked(device),
+            DirectoryEffect::DeviceRevoked(device) => {
+                self.count_revocation();
+                self.sink.device_revoked(device);
+            }
             DirectoryEffect::Members(ref map) => {
                 self.shared.members.said.send_replace(Some(Arc::new(map.clone())));
             }
@@ -148,6 +152,11 @@ impl<D: DirectoryState> DirectoryWriter<D> {
                 }
             }
         }
+    }
+
+    /// Devices may be revoked that were not. Before any session is told: one that registers meanwhile finds out by itself.
+    fn count_revocation(&self) {
+        self.shared.revocations.fetch_add(1, Ordering::AcqRel);
     }
 
     fn answer(&self, origin: Origin, outcome: DirectoryOutcome) {

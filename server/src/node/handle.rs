@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -80,6 +80,8 @@ pub(super) struct Shared {
     pub(super) applies: ApplyVersions,
     /// The one that is in force, as far as the directory is applied here.
     pub(super) apply_version: watch::Sender<u16>,
+    /// See [`Node::revocations`].
+    pub(super) revocations: AtomicU64,
     pub(super) clock: WallClock,
     /// Where it is written down that the data directory is not to be trusted.
     pub(super) quarantine: Quarantine,
@@ -259,6 +261,12 @@ impl Node {
     /// Whether this node's clock is far from the others', so that it is not to lead.
     pub fn is_clock_far(&self) -> bool {
         self.stats().clock_far.load(Ordering::Acquire)
+    }
+
+    /// How often devices were revoked since the start, at least: it grows after the directory has it, and before a session is told. So
+    /// who registers a session need not look again whether its device is revoked, if this is what it was before the first look.
+    pub fn revocations(&self) -> u64 {
+        self.0.shared.revocations.load(Ordering::Acquire)
     }
 
     /// What time it is here, in milliseconds of the Unix epoch, as a leader on this node would stamp it.

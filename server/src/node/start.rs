@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::time::Instant;
 
 use crossbeam_channel::bounded;
@@ -358,6 +358,7 @@ fn shared(
         members: SharedMembers::new(members),
         applies: config.applies,
         apply_version: watch::Sender::new(apply_version),
+        revocations: AtomicU64::new(0),
         clock: WallClock::from_environment()?,
         quarantine: Quarantine::of(&config.data_dir),
         crash_points: CrashPoints::from_environment()?,

@@ -3,7 +3,7 @@
 mod cluster;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -327,6 +327,46 @@ fn sign_up(handle: &str) -> DirectoryCommand {
         },
         idempotency: None,
     }
+}
+
+/// Looks, while it is told of a revocation, at what a session would that registers just then.
+#[derive(Default)]
+struct Registering {
+    node: OnceLock<Node>,
+    seen: Mutex<Vec<(u64, bool)>>,
+}
+
+impl DirectorySink for Registering {
+    fn device_revoked(&self, device: DeviceId) {
+        let node = self.node.get().unwrap();
+        let admitted = node.read_directory(move |directory| directory.admits(device).unwrap());
+        let admitted = futures::executor::block_on(admitted).unwrap();
+        self.seen.lock().push((node.revocations(), admitted));
+    }
+
+    fn devices(&self) -> Vec<DeviceId> {
+        Vec::new()
+    }
+}
+
+#[tokio::test]
+async fn a_revocation_is_in_the_directory_and_counted_before_any_session_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let registering = Arc::new(Registering::default());
+    let sinks = Sinks { directory: Arc::clone(&registering) as Arc<dyn DirectorySink>, ..Sinks::none() };
+    let (node, runner) = start_with(dir.path(), sinks).await;
+    registering.node.set(node.clone()).map_err(|_| "set twice").unwrap();
+    for (handle, revoked) in [("alice", 1), ("bob", 2)] {
+        let DirectoryOutcome::SignedIn { account, device } = node.propose_directory(&sign_up(handle)).await.unwrap()
+        else {
+            panic!("not signed in");
+        };
+        assert_eq!(node.revocations(), revoked - 1, "nothing else is counted");
+        let actor = Actor { account, device };
+        node.propose_directory(&DirectoryCommand::RevokeDevice { actor, device }).await.unwrap();
+        assert_eq!(registering.seen.lock().last(), Some(&(revoked, false)));
+    }
+    runner.stop().await.unwrap();
 }
 
 #[tokio::test]
