@@ -300,6 +300,7 @@ impl ReplicaThread {
         match says {
             PeerSays::Raft(messages) => {
                 for (partition, message) in messages {
+                    self.progress.mailing.heard(&message);
                     let Some(lane) = self.lanes.get_mut(usize::from(partition.0)) else { continue };
                     match lane.step(from, message) {
                         Ok(()) => {}

@@ -7,6 +7,10 @@
 //! frame that somebody waits for, or else with the next beat of the node, which is as often as a group's: nodes at rest say less, and
 //! wake less often, and a post costs its leader two frames less. A leader that counts its followers does so over more than two beats, and
 //! one that probes where a follower's log parts from its own waits a beat longer.
+//!
+//! And nodes at rest keep time with each other: the beat of one is answered with the other's own, if that would come soon anyhow. What they
+//! say goes one after the other then, so that each packet acknowledges the one before, and the nodes wake together and seldom. The
+//! one whose unit of time ends first sets the pace; when it falls silent the others are half a beat late once.
 
 use std::collections::BTreeMap;
 
@@ -32,6 +36,10 @@ pub struct Mailing {
     accepted: BTreeMap<(NodeId, PartitionId), (u64, u64)>,
     /// Since the last beat.
     ticks: usize,
+    /// Whether that was an answer to another node's.
+    answered: bool,
+    /// Whether another node's has come since then.
+    heard: bool,
 }
 
 impl Mailing {
@@ -53,11 +61,26 @@ impl Mailing {
         self.ticks += 1;
     }
 
+    /// A message of another node has come. If it is of its beat, this node's comes with what is sent next, unless the last one was in this
+    /// unit of time.
+    pub fn heard(&mut self, message: &PeerMessage) {
+        self.heard |= message.is_heartbeat();
+    }
+
+    /// Whether this node's beat is now. After one that was an answer the next one waits longer, for the other node to be first again.
+    fn beats(&mut self) -> bool {
+        let own = self.ticks >= HEARTBEAT_TICKS + usize::from(self.answered);
+        let answers = std::mem::take(&mut self.heard) && self.ticks > 0;
+        if own || answers {
+            (self.ticks, self.answered) = (0, !own);
+        }
+        own || answers
+    }
+
     /// What is to be sent now, all that is for a node at once.
     pub fn take(&mut self) -> BTreeMap<NodeId, Vec<(PartitionId, PeerMessage)>> {
         let mut due = std::mem::take(&mut self.due);
-        if self.ticks >= HEARTBEAT_TICKS {
-            self.ticks = 0;
+        if self.beats() {
             for to in self.waiting.keys() {
                 due.entry(*to).or_default();
             }
@@ -120,6 +143,79 @@ mod tests {
         assert_eq!(sent(&mut mailing), [(NODE, 1)]);
         beat(&mut mailing);
         assert_eq!(sent(&mut mailing), [], "it is sent once");
+    }
+
+    #[test]
+    fn a_beat_is_answered_with_a_beat_once_in_a_unit_of_time() {
+        let heartbeat = message(MessageType::MsgHeartbeat, b"");
+        let mut mailing = Mailing::default();
+        let hears = |mailing: &mut Mailing, heard: &PeerMessage| {
+            mailing.add(NODE, PartitionId(1), answer());
+            mailing.heard(heard);
+            sent(mailing).len()
+        };
+        assert_eq!(hears(&mut mailing, &heartbeat), 0, "no time has passed since this node's own");
+        mailing.tick();
+        assert_eq!(hears(&mut mailing, &answer()), 0, "an answer is none");
+        assert_eq!(hears(&mut mailing, &heartbeat), 1);
+        assert_eq!(hears(&mut mailing, &heartbeat), 0);
+        mailing.tick();
+        assert_eq!(hears(&mut mailing, &heartbeat), 1);
+    }
+
+    #[test]
+    fn a_node_that_answered_lets_the_other_be_first_and_beats_by_itself_if_that_is_silent() {
+        let mut mailing = Mailing::default();
+        mailing.tick();
+        mailing.heard(&message(MessageType::MsgHeartbeat, b""));
+        assert_eq!(sent(&mut mailing), []);
+        mailing.add(NODE, PartitionId(1), answer());
+        let beats: Vec<bool> = (0..7)
+            .map(|_| {
+                mailing.tick();
+                mailing.add(NODE, PartitionId(1), answer());
+                !sent(&mut mailing).is_empty()
+            })
+            .collect();
+        assert_eq!(beats, [false, false, true, false, true, false, true], "later once, then as ever");
+    }
+
+    /// Nodes whose units of time end so long after each other, and messages that take no time; when each has sent, in thousandths of
+    /// a unit.
+    fn at_rest<const NODES: usize>(offsets: [u32; NODES]) -> [Vec<u32>; NODES] {
+        let mut nodes: [Mailing; NODES] = std::array::from_fn(|_| Mailing::default());
+        let mut beats: [Vec<u32>; NODES] = std::array::from_fn(|_| Vec::new());
+        for now in 0..100_000 {
+            let mut turns: Vec<usize> = (0..NODES).filter(|node| now % 1_000 == offsets[*node]).collect();
+            for node in &turns {
+                nodes[*node].tick();
+            }
+            while let Some(node) = turns.pop() {
+                let others = (0..NODES).filter(|other| *other != node);
+                for other in others.clone() {
+                    nodes[node].add(NodeId(other as u64), PartitionId(1), message(MessageType::MsgHeartbeat, b""));
+                }
+                if !nodes[node].take().is_empty() {
+                    beats[node].push(now);
+                    for other in others {
+                        nodes[other].heard(&message(MessageType::MsgHeartbeat, b""));
+                        turns.push(other);
+                    }
+                }
+            }
+        }
+        beats
+    }
+
+    #[test]
+    fn nodes_at_rest_beat_together_and_no_more_often_than_one_alone() {
+        for offsets in [[0, 300, 700], [0, 1, 2], [0, 0, 0], [500, 0, 999]] {
+            let beats = at_rest(offsets);
+            let [first, ..] = &beats;
+            assert!((49..=51).contains(&first.len()), "{offsets:?}: {first:?}");
+            let together = |beats: &Vec<u32>| beats[5..].iter().all(|beat| first.contains(beat));
+            assert!(beats.iter().all(together), "{offsets:?}: {beats:?}");
+        }
     }
 
     #[test]
