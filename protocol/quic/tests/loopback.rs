@@ -63,6 +63,24 @@ async fn a_stream_carries_bytes_both_ways_and_ends() {
 }
 
 #[tokio::test]
+async fn one_datagram_each_way_finds_out_that_the_path_takes_1452_bytes() {
+    let (server, client) = (server(), client());
+    let (near, far) = pair(&server, &client).await;
+    let path = |connection: &Connection| connection.quinn().stats().path;
+    let (mut send, mut recv) = near.open().await.unwrap();
+    send.write(Bytes::from_static(b"ping")).await.unwrap();
+    let (mut back, mut incoming) = far.accept().await.unwrap();
+    // Some rounds more when both know: nothing else is tried.
+    let mut more = 10;
+    while more > 0 {
+        back.write(incoming.read().await.unwrap().unwrap()).await.unwrap();
+        send.write(recv.read().await.unwrap().unwrap()).await.unwrap();
+        more -= i32::from([&near, &far].map(path).iter().all(|path| path.current_mtu == 1452));
+    }
+    assert_eq!([&near, &far].map(|end| path(end).sent_plpmtud_probes), [1, 1]);
+}
+
+#[tokio::test]
 async fn reset_stop_and_close_carry_their_codes() {
     let (server, client) = (server(), client());
     let (near, far) = pair(&server, &client).await;
