@@ -2,36 +2,23 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use rove_core::clock::{ClockLook, ClockWatch};
 use tokio_util::sync::CancellationToken;
 
-use super::move_leaders;
+use super::unfit;
 use crate::node::NodeStats;
 use crate::nodes::Nodes;
-
-/// How often it is looked at: as often as nodes say what time it is.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long leaders may take at a time; what is left goes with the next look.
-const LEADERS: Duration = Duration::from_secs(2);
 
 /// Looks until `stop`.
 pub(crate) async fn watch(nodes: Arc<Nodes>, stop: CancellationToken) {
     let mut clock = ClockWatch::default();
-    let mut look = tokio::time::interval(LOOK);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = look.tick() => {}
-            () = stop.cancelled() => return,
-        }
+    let far = || {
         let looked = clock.look(&nodes.clocks());
         seen(nodes.node().stats(), looked);
-        if looked.far && !nodes.node().led().is_empty() && nodes.has_heir() {
-            move_leaders(&nodes, LEADERS).await;
-        }
-    }
+        looked.far
+    };
+    unfit::watch(&nodes, &stop, far).await;
 }
 
 /// It is so far off.

@@ -3,20 +3,14 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use rove_core::disk::Reserve;
 use tokio_util::sync::CancellationToken;
 
-use super::move_leaders;
+use super::unfit;
 use crate::node::NodeStats;
 use crate::nodes::Nodes;
 use crate::storage::space::Space;
-
-/// How often it is looked at: at half a gigabyte a second the reserve would last for one look.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long leaders may take at a time; what is left goes with the next look.
-const LEADERS: Duration = Duration::from_secs(2);
 
 /// Looks until `stop`.
 pub(crate) async fn watch(
@@ -26,22 +20,14 @@ pub(crate) async fn watch(
     stop: CancellationToken,
 ) {
     let mut kept = Reserve::new(reserve);
-    let mut look = tokio::time::interval(LOOK);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = look.tick() => {}
-            () = stop.cancelled() => return,
-        }
+    let low = || {
         match space() {
             Ok(space) => seen(nodes.node().stats(), &mut kept, space.free),
             Err(error) => tracing::error!(%error, "the free space of data_dir cannot be told"),
         }
-        let leads = !nodes.node().led().is_empty();
-        if nodes.node().is_disk_low() && leads && nodes.has_heir() {
-            move_leaders(&nodes, LEADERS).await;
-        }
-    }
+        nodes.node().is_disk_low()
+    };
+    unfit::watch(&nodes, &stop, low).await;
 }
 
 /// So much is free.

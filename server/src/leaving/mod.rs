@@ -8,6 +8,7 @@ mod clock;
 mod disk;
 mod drain;
 mod minority;
+mod unfit;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
