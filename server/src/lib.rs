@@ -7,6 +7,7 @@
 //! - [`nodes`] is the cluster as this node sees it, [`leaving`] how its sessions and leaders go elsewhere, [`admin`] what its operator
 //!   asks;
 //! - [`storage`] keeps the raft log, the conversation state and the directory on disk;
+//! - [`release`] is what nodes of different releases differ in;
 //! - [`tls`] has the certificate and the configurations made from it;
 //! - [`cli`] wires everything and drains it.
 
@@ -21,5 +22,6 @@ pub mod membership;
 pub mod node;
 pub mod nodes;
 mod panics;
+pub mod release;
 pub mod storage;
 pub mod tls;

@@ -271,6 +271,36 @@ async fn programs_are_answered_in_json_and_a_removal_that_is_forced_waits_until_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_taken_in_while_the_nodes_run_two_releases_except_by_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path());
+    cluster.status_until(1, "all three being ready", |status| ready(status) == 3).await;
+    let (alice, _bob, talk) = talk_alone(&cluster).await;
+    tokio::task::block_in_place(|| {
+        assert!(cluster.node_mut(3).terminate().success());
+        let starting = cluster.node(3).begin_upgraded();
+        cluster.back(3, starting);
+    });
+    let starting = cluster.one_more();
+    let two = "the nodes run different versions: 0.1.0, 0.1.0-next";
+    let mixed = |status: &Value| ready(status) == 3 && status["warnings"].to_string().contains(two);
+    for node in [1, 3] {
+        cluster.status_until(node, "two releases", mixed).await;
+    }
+    cluster.status_until(1, "node 4 being noticed", |status| waits(status, 4) == Some(true)).await;
+    let why = "the nodes run different versions (0.1.0, 0.1.0-next): end the upgrade first, or say --force";
+    refused(&cluster, 1, &["add", "4"], &[why]);
+    refused(&cluster, 3, &["remove", "2"], &[why]);
+    done(&cluster, 1, &["add", "4", "--force"]);
+    cluster.joined(starting);
+    cluster.status_until(4, "all four being ready", |status| ready(status) == 4).await;
+    let last = say(&talk, "four of two releases").await;
+    holds(&talk, last).await;
+    assert_eq!(texts(&talk).await, ["alone", "four of two releases"]);
+    drop(alice);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_on_its_own_says_what_a_change_of_nodes_takes() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path());

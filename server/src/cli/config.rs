@@ -8,14 +8,14 @@ mod cluster;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use rove_core::apply_version::ApplyVersions;
 use rove_core::fanout::PullThreshold;
 use rove_protocol::ids::NodeId;
 use serde::Deserialize;
 
-use crate::cluster::{TrustError, VERSIONS};
+use crate::cluster::TrustError;
 use crate::http::{HashLimits, Lifetimes};
 use crate::node::{DEFAULT_PARTITIONS, KEPT_FOR_PEERS, MAX_PARTITIONS};
+use crate::release::Release;
 
 pub use cluster::{ClusterSection, DEFAULT_CLUSTER_PORT, PeerEntry};
 
@@ -123,12 +123,9 @@ pub struct Config {
     pub accounts: Accounts,
     /// The other nodes; without it, this one is alone.
     pub cluster: Option<ClusterSection>,
-    /// The versions of apply that the program has. Not in the file.
+    /// The release of the program. Not in the file.
     #[serde(skip)]
-    pub applies: ApplyVersions,
-    /// The lowest and the highest version of the protocol between nodes that the program speaks. Not in the file.
-    #[serde(skip)]
-    pub speaks: (u32, u32),
+    pub release: Release,
 }
 
 /// Limits around accounts.
@@ -179,8 +176,7 @@ impl Default for Config {
             log_level: "info".to_owned(),
             accounts: Accounts::default(),
             cluster: None,
-            applies: ApplyVersions::THIS,
-            speaks: VERSIONS,
+            release: Release::THIS,
         }
     }
 }

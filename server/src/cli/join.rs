@@ -56,7 +56,7 @@ pub(super) async fn join(config: &Config) -> Result<Joined, RunError> {
     let node_config = NodeConfig {
         partitions: config.partitions,
         flush_every: Duration::from_secs(config.flush_s),
-        applies: config.applies,
+        applies: config.release.applies,
         ..NodeConfig::new(&config.data_dir, config.node())
     };
     let Some(section) = &config.cluster else {
@@ -84,7 +84,7 @@ async fn join_cluster(
     let configured: BTreeMap<_, _> =
         section.peers.iter().map(|peer| (NodeId(peer.node), peer.address.clone())).collect();
     let address = configured.get(&me).cloned().unwrap_or_default();
-    let identity = Identity { node: me, boot, address, partitions: config.partitions, applies: config.applies };
+    let identity = Identity { node: me, boot, address, partitions: config.partitions, applies: config.release.applies };
     let mut formation = Formation::new(identity, nodes, record);
     formation.set_apply_version(opened.apply_version());
     let roster = Roster::new(me, configured, file, formation);
@@ -103,7 +103,8 @@ async fn join_cluster(
         files: section.files(),
         peers: roster.peers(),
         socket,
-        versions: config.speaks,
+        program: config.release.version,
+        versions: config.release.speaks,
     };
     let replicas = ReplicaRuntime::start()?;
     let (transport, runner) = {

@@ -20,11 +20,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use rove_core::apply_version::ApplyVersions;
 use rove_core::formation::FormationError;
 
 use self::config::ConfigError;
 use self::run::RunError;
+use crate::release::Release;
 
 /// The Rove chat server.
 #[derive(Debug, Parser)]
@@ -108,16 +108,15 @@ impl CliError {
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    main_with(ApplyVersions::THIS, crate::cluster::VERSIONS)
+    main_as(Release::THIS)
 }
 
-/// The same, as a program that has `applies` versions of apply, and of the protocol between nodes those from the first to the second of
-/// `speaks`: tests make other ones of it.
-pub fn main_with(applies: ApplyVersions, speaks: (u32, u32)) -> ExitCode {
+/// The same, as another release: tests make programs of it.
+pub fn main_as(release: Release) -> ExitCode {
     let done = match Cli::parse().command {
         Command::Init(args) => init::run(&args).map_err(CliError::from),
         Command::Pki(args) => pki::run(&args).map_err(CliError::from),
-        Command::Serve(args) => serve(args, applies, speaks),
+        Command::Serve(args) => serve(args, release),
         Command::Dev(args) => dev::run(&args),
         Command::Cluster(args) => cluster::run(&args).map_err(CliError::from),
     };
@@ -130,9 +129,9 @@ pub fn main_with(applies: ApplyVersions, speaks: (u32, u32)) -> ExitCode {
     }
 }
 
-fn serve(args: ServeArgs, applies: ApplyVersions, speaks: (u32, u32)) -> Result<(), CliError> {
+fn serve(args: ServeArgs, release: Release) -> Result<(), CliError> {
     let mut config = config::Config::load(&args.config)?;
-    (config.applies, config.speaks) = (applies, speaks);
+    config.release = release;
     config.listen_quic = args.listen_quic.unwrap_or(config.listen_quic);
     config.listen_https = args.listen_https.unwrap_or(config.listen_https);
     config.log_level = args.log_level.unwrap_or(config.log_level);

@@ -179,6 +179,7 @@ impl Running {
             region: config.region.clone(),
             pins: std::iter::once(pin.clone()).chain(config.next_pins.iter().cloned()).collect(),
             full_sessions: config.max_connections,
+            version: config.release.version,
         };
         let drain = Duration::from_secs(config.drain_s);
         let nodes = Nodes::new(node.clone(), about, hub.stats().clone(), Arc::default(), transport);

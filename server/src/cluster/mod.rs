@@ -107,6 +107,8 @@ pub struct ClusterConfig {
     pub peers: Vec<PeerAddress>,
     /// The cluster's port, see [`bind`].
     pub socket: UdpSocket,
+    /// The release of the program, for people; at most 64 bytes.
+    pub program: &'static str,
     /// The lowest and the highest version of the protocol to speak: [`VERSIONS`], except in tests.
     pub versions: (u32, u32),
 }
@@ -287,6 +289,7 @@ struct Fixed {
     node: NodeId,
     store: [u8; 16],
     incarnation: u64,
+    program: &'static str,
     versions: (u32, u32),
 }
 
@@ -305,7 +308,7 @@ impl Shared {
 
     /// What this node says of itself now.
     fn hello(&self) -> Hello {
-        let Fixed { name, node, store, incarnation, versions } = &self.config;
+        let Fixed { name, node, store, incarnation, program, versions } = &self.config;
         Hello {
             cluster: name.clone(),
             node: *node,
@@ -313,7 +316,7 @@ impl Shared {
             incarnation: *incarnation,
             lowest: versions.0,
             highest: versions.1,
-            program: env!("CARGO_PKG_VERSION").to_owned(),
+            program: (*program).to_owned(),
             formation: self.formation.borrow().clone(),
         }
     }
@@ -353,9 +356,9 @@ impl Cluster {
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = quinn::Endpoint::new(endpoint_config, Some(server), config.socket, runtime)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let ClusterConfig { name, node, store, incarnation, versions, peers, .. } = config;
+        let ClusterConfig { name, node, store, incarnation, program, versions, peers, .. } = config;
         let shared = Arc::new(Shared {
-            config: Fixed { name, node, store, incarnation, versions },
+            config: Fixed { name, node, store, incarnation, program, versions },
             sink,
             trust,
             endpoint: endpoint.clone(),

@@ -91,6 +91,7 @@ impl Server {
             region: "north".to_owned(),
             pins: vec!["pin".to_owned()],
             full_sessions: 100,
+            version: "0.1.0",
         };
         let leaving = Arc::new(Leaving::default());
         let nodes = Nodes::new(node, about, Arc::new(EdgeStats::default()), leaving.clone(), None);

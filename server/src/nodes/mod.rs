@@ -48,6 +48,8 @@ pub struct About {
     pub pins: Vec<String>,
     /// Sessions at which the node calls itself full.
     pub full_sessions: usize,
+    /// The release of its program.
+    pub version: &'static str,
 }
 
 /// The last answer of a node.
@@ -254,7 +256,7 @@ impl Nodes {
             // Neither clients nor leaders are wanted where nothing can be written.
             ready: self.node.is_ready() && !self.node.is_disk_low(),
             draining: self.leaving.is_draining(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: self.about.version.to_owned(),
             boot: self.node.boot(),
             partitions: replicas.collect(),
             more: More { clock_ms: Some(self.node.now_ms()), may_lead: !self.node.is_clock_far() },

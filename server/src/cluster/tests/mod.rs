@@ -97,6 +97,7 @@ impl Fixture {
             files: self.files(node),
             peers: peers.map(|(node, address)| PeerAddress { node, address }).collect(),
             socket: self.socket(node),
+            program: "0.1",
             versions: VERSIONS,
         }
     }
