@@ -44,6 +44,13 @@ else
     skipped "scripts: install shellcheck"
 fi
 
+if command -v promtool >/dev/null; then
+    check "alarms" promtool check rules docs/alerts.yml
+    check "alarms that fire" promtool test rules docs/alerts-test.yml
+else
+    skipped "alarms: install prometheus, for its promtool"
+fi
+
 if [ ${#failed[@]} -eq 0 ]; then
     printf '\n%sPASSED%s  verified in %d s\n' "$green" "$plain" "$SECONDS" >&2
 else

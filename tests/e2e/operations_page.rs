@@ -156,6 +156,26 @@ fn what_the_page_explains_is_what_the_server_says() {
     assert!(missing.is_empty(), "the page explains what the server never says: {missing:#?}");
 }
 
+/// The words of a text that begin with `prefix`.
+fn words<'a>(text: &'a str, prefix: &str) -> BTreeSet<&'a str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.len() > prefix.len() && word.starts_with(prefix)).collect()
+}
+
+#[test]
+fn the_alarms_of_the_page_are_those_that_prometheus_is_given_and_each_is_made_to_fire() {
+    let (page, rules, tests) = (read("docs/operations.md"), read("docs/alerts.yml"), read("docs/alerts-test.yml"));
+    let alarms: BTreeSet<_> = rules.lines().filter_map(|line| line.trim_start().strip_prefix("- alert: ")).collect();
+    assert!(alarms.len() > 10, "{alarms:?}");
+    assert_eq!(words(&page, "Rove"), alarms, "on the page, and in the rules");
+    assert_eq!(words(&tests, "Rove"), alarms, "made to fire, and in the rules");
+    let expressions: String = rules.lines().filter(|line| line.trim_start().starts_with("expr: ")).collect();
+    let told: BTreeSet<_> = first_cells(&page, "| metric (`/metrics`) |").into_iter().collect();
+    let used = words(&expressions, "rove_");
+    assert!(used.iter().all(|metric| told.contains(metric)), "{used:?}");
+    assert!(told.iter().all(|cell| expressions.contains(cell) || *cell == "peer"), "{told:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_of_the_page_is_served_by_a_node_of_a_cluster() {
     let page = read("docs/operations.md");
