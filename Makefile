@@ -2,7 +2,7 @@
 # CARGO_TARGET_DIR is respected; so is everything else cargo reads from the environment.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap build run cluster test verify fix bench bench-quick bench-instructions bench-micro bench-load bench-peers fuzz sim faults
+.PHONY: help bootstrap tools build run cluster test verify fix bench bench-quick bench-instructions bench-micro bench-load bench-peers fuzz sim faults
 MAKEFLAGS += --no-print-directory
 
 help: ## This list
@@ -10,6 +10,9 @@ help: ## This list
 
 bootstrap: ## Get what the build needs: libclang, and RocksDB (20-30 minutes, once for this machine)
 	@scripts/bootstrap.sh
+
+tools: ## Get what parts of verify and test are skipped without: shellcheck, promtool, aioquic, cargo-deny
+	@scripts/tools.sh
 
 build: bootstrap ## Build rove-server and rove, optimised
 	@scripts/run.sh --build-only

@@ -76,12 +76,12 @@ trap 'exit 143' TERM
 # Waits until node 1 has noticed that node $1 waits to be let in, 30 s at most.
 noticed() {
     for _ in $(seq 300); do
-        rove-server cluster status --config "$(config 1)" >status
-        if grep -q "rove-server cluster $2 $1" status; then return 0; fi
+        rove-server cluster status --config "$(config 1)" >answer
+        if grep -q "rove-server cluster $2 $1" answer; then return 0; fi
         sleep 0.1
     done
     echo "node $1 is not noticed after 30 s:" >&2
-    cat status >&2
+    cat answer >&2
     return 1
 }
 

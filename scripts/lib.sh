@@ -12,6 +12,14 @@ target_dir() {
     cargo metadata --no-deps --format-version 1 --quiet | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
 }
 
+# Where scripts/tools.sh puts modules for Python, and the Python that has them; plain python3 otherwise.
+python_home() { printf '%s\n' "${ROVE_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/rove}/python"; }
+python() {
+    local own
+    own="$(python_home)/bin/python3"
+    if [ -x "$own" ]; then printf '%s\n' "$own"; else command -v python3 || echo python3; fi
+}
+
 # `step TITLE COMMAND…` runs the command, says how it went and how long it took, and hands on its exit code.
 step() {
     local title=$1 started status=0

@@ -10,6 +10,8 @@ failed=()
 # Tests that need what is not here say so in this file; a runner would show them as passed.
 ROVE_SKIPPED="$(mktemp "${TMPDIR:-/tmp}/rove-skipped.XXXXXX")"
 export ROVE_SKIPPED
+ROVE_PYTHON="${ROVE_PYTHON:-$(python)}"
+export ROVE_PYTHON
 trap 'rm -f "$ROVE_SKIPPED"' EXIT
 
 # Before the tests, so that those of tests/ find the real binaries beside themselves, and so that the time of the build

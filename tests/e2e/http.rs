@@ -73,13 +73,15 @@ fn curl_signs_up_and_logs_in_over_http_1_1_and_http_2() {
 
 #[test]
 fn an_independent_client_speaks_http_3_and_rove_1() {
-    if !available("an_independent_client_speaks_http_3_and_rove_1", "python3", &["-c", "import aioquic"]) {
+    // That of scripts/tools.sh, where it was run.
+    let python = std::env::var("ROVE_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    if !available("an_independent_client_speaks_http_3_and_rove_1", &python, &["-c", "import aioquic"]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path());
     let script = rove_tests::folder().join("conformance/http3_check.py");
-    let output = Command::new("python3")
+    let output = Command::new(&python)
         .arg(script)
         .args([server.quic.ip().to_string(), server.quic.port().to_string()])
         .output()
