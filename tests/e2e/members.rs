@@ -7,10 +7,12 @@
     reason = "a test fails when what it needs is not there"
 )]
 
-use rove_client::ids::Seq;
+use rove_client::ids::{Seq, WriterId};
 use rove_client::{Client, Conversation, Outcome};
+use rove_protocol::message::{ConversationDown, Message as _};
 use rove_tests::cluster::command;
-use rove_tests::people::sign_up;
+use rove_tests::people::{self, sign_up};
+use rove_tests::raw::{Raw, text_post};
 use rove_tests::talk::{holds, say, texts};
 use rove_tests::{Cluster, Server, http3, within_patience};
 use serde_json::Value;
@@ -129,6 +131,41 @@ async fn a_node_that_lost_its_disk_is_rebuilt_while_people_talk_and_the_old_disk
     cluster.status_until(1, "the old disk being told", told).await;
     drop(starting);
     drop((alice, bob));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_posted_at_a_node_that_was_rebuilt_is_taken_by_leaders_that_knew_it_before() {
+    const WRITER: WriterId = WriterId([3; 16]);
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path());
+    cluster.status_until(1, "all three being ready", |status| ready(status) == 3).await;
+    let carol = people::credentials(cluster.node(3), "carol").await;
+    // As many as find themselves in every partition, as good as surely: its own leaders go when it does, the others' stay.
+    let mut conversations = Vec::new();
+    {
+        let (raw, mut control) = Raw::welcomed(cluster.node(3), &carol).await;
+        for number in 0..16 {
+            let peer = people::credentials(cluster.node(1), &format!("peer{number}")).await;
+            let conversation = control.create_direct(peer.account).await;
+            let mut stream = raw.open(conversation, WRITER).await;
+            for number in 1..=3 {
+                stream.write(text_post(number, "before").to_frame()).await;
+                assert!(matches!(stream.next_answer().await, ConversationDown::Posted(_)));
+            }
+            conversations.push(conversation);
+        }
+    }
+    let (starting, _) = cluster.lose_disk(3);
+    cluster.status_until(1, "node 3 being noticed", |status| waits(status, 3) == Some(true)).await;
+    done(&cluster, 1, &["replace", "3"]);
+    cluster.back(3, starting);
+    cluster.status_until(3, "all three being ready again", |status| ready(status) == 3).await;
+    let (raw, _control) = Raw::welcomed(cluster.node(3), &carol).await;
+    for conversation in conversations {
+        let mut stream = raw.open(conversation, WRITER).await;
+        stream.write(text_post(4, "after").to_frame()).await;
+        assert!(matches!(stream.next_answer().await, ConversationDown::Posted(_)), "{conversation}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,8 @@
 //! - [`store`] is what the state machines need of a store, with a store in memory and the suite every store must pass;
 //! - [`fanout`] says who is told of an event, [`presence`] who is there, [`discovery`] which node to try first;
 //! - [`replica`] drives one replica of a partition's raft group, and makes entries of what queued up; [`routing`] gets commands from
-//!   the node they were proposed on to the one that leads, and [`lane`] joins the two: one partition on one node;
+//!   the node they were proposed on to the one that leads, and [`lane`] joins the two: one partition on one node; [`life`] tells
+//!   what a node says now from what it said before it was started again, or rebuilt;
 //! - [`formation`] makes one cluster of empty nodes, and notices a data directory that is not what it was; [`membership`] is how its
 //!   nodes change from then on;
 //! - [`apply_version`] is how all of them come to apply the log in a newer way, at one index;
@@ -24,6 +25,7 @@ pub mod disk;
 pub mod fanout;
 pub mod formation;
 pub mod lane;
+pub mod life;
 pub mod membership;
 pub mod placement;
 pub mod presence;

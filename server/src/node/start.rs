@@ -15,6 +15,7 @@ use rove_core::conversation::ApplyError;
 use rove_core::directory::{DirectoryError, DirectoryRead};
 use rove_core::formation::{Record, founders};
 use rove_core::lane::Lane;
+use rove_core::life::Life;
 use rove_core::membership::MemberMap;
 use rove_core::placement::ShardMap;
 use rove_core::replica::{Recovered, Replica, ReplicaConfig, member_of};
@@ -216,7 +217,14 @@ fn run(
     } = opened;
     let lanes = lanes(&config, identity, map, recovered)?;
     let mut gates_reader = readers.pop().ok_or_else(|| StartError::Config("there are no readers".to_owned()))?;
-    let shared = shared(&config, identity, map.shards.clone(), members(&mut gates_reader)?, directory.apply_version())?;
+    let rebuild = rebuild_of(&config, map);
+    let shared = shared(
+        &config,
+        (identity, rebuild),
+        map.shards.clone(),
+        members(&mut gates_reader)?,
+        directory.apply_version(),
+    )?;
     let stats = Arc::clone(&shared.stats);
     let (log, state, synced) = (Arc::new(log), Arc::new(state), Arc::new(Mutex::new(synced)));
     let mut supervisor = Supervisor::new(Arc::clone(&shared));
@@ -335,7 +343,7 @@ fn start_appliers(
 /// What the threads and the handles share.
 fn shared(
     config: &NodeConfig,
-    identity: Identity,
+    (identity, rebuild): (Identity, u32),
     shards: ShardMap,
     members: Option<MemberMap>,
     apply_version: u16,
@@ -348,7 +356,7 @@ fn shared(
         queue_commands: config.queue_commands,
         queue_bytes: config.queue_bytes,
         doors: (0..=config.partitions).map(|_| Admission::default()).collect(),
-        tickets: TicketTable::new(config.node_id, identity.incarnation),
+        tickets: TicketTable::new(config.node_id, Life::new(rebuild, identity.incarnation)),
         stats: Arc::default(),
         phase: AtomicU8::new(Phase::Starting as u8),
         phase_entered: Notify::new(),
@@ -433,6 +441,11 @@ fn identify(log: &RaftLog, config: &NodeConfig) -> Result<Identity, StartError> 
     Ok(identity)
 }
 
+/// How often this node was rebuilt on an empty disk.
+fn rebuild_of(config: &NodeConfig, map: &MemberMap) -> u32 {
+    map.nodes.get(&config.node_id).map_or(0, |member| member.rebuild)
+}
+
 /// By partition.
 fn lanes(
     config: &NodeConfig,
@@ -440,14 +453,15 @@ fn lanes(
     map: &MemberMap,
     recovered: Vec<(Recovered, u64)>,
 ) -> Result<Vec<Lane>, StartError> {
-    let rebuild = map.nodes.get(&config.node_id).map_or(0, |member| member.rebuild);
+    let rebuild = rebuild_of(config, map);
+    let life = Life::new(rebuild, identity.incarnation);
     let first = map.first_placement();
     let recovered = (0..).map(PartitionId).zip(recovered);
     let lane = |(partition, (of, durable))| {
         let founds = rebuild == 0 && first.has(partition, config.node_id);
         let founders = first.of(partition).filter(|_| founds).map(|node| member_of(node, 0)).collect();
         let replica = ReplicaConfig::new(partition, member_of(config.node_id, rebuild), founders);
-        lane(config, identity, replica, of, durable)
+        lane(config, life, replica, of, durable)
     };
     recovered.map(lane).collect()
 }
@@ -455,7 +469,7 @@ fn lanes(
 /// A replica, from what is on disk.
 fn lane(
     config: &NodeConfig,
-    identity: Identity,
+    life: Life,
     mut replica_config: ReplicaConfig,
     recovered: Recovered,
     durable: u64,
@@ -465,5 +479,5 @@ fn lane(
     let mut replica = Replica::recover(replica_config, recovered, &raft_logger::logger(partition))
         .map_err(|reason| StartError::Quarantined { partition, reason })?;
     replica.campaign_if_alone();
-    Ok(Lane::new(replica, config.node_id, identity.incarnation, durable))
+    Ok(Lane::new(replica, config.node_id, life, durable))
 }

@@ -1,7 +1,7 @@
 //! Who waits for which answer.
 //!
-//! A ticket is a number in a command's [`Origin`]: unique on this node for ever, because its upper bits are the boot's
-//! incarnation. So an answer that is replayed after a restart finds nobody, rather than somebody else.
+//! A ticket is a number in a command's [`Origin`]: unique on this node for ever, because its upper bits are the node's
+//! life. So an answer that is replayed after a restart finds nobody, rather than somebody else.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -9,15 +9,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use rove_core::command::{ConversationOutcome, Origin};
 use rove_core::directory::DirectoryOutcome;
+use rove_core::life::Life;
 use rove_protocol::ids::NodeId;
 use tokio::sync::oneshot;
 
 /// Most who may wait at once: twice what the queues of the default six partitions hold, as much again may be on its way.
 pub(super) const MAX_TICKETS: usize = 128 * 1024;
-
-/// Bits of a ticket below the incarnation: at a million a second they last twelve days, and then borrow from an incarnation
-/// that is 16 million boots away.
-const COUNTER_BITS: u32 = 40;
 
 /// Locks of the table: callers, and the writers that answer, rarely meet on one.
 const SHARDS: u8 = 16;
@@ -39,11 +36,11 @@ pub(super) struct TicketTable {
 }
 
 impl TicketTable {
-    /// An empty table of this boot.
-    pub(super) fn new(node: NodeId, incarnation: u64) -> Self {
+    /// An empty table of this life.
+    pub(super) fn new(node: NodeId, life: Life) -> Self {
         Self {
             node,
-            next: AtomicU64::new((incarnation << COUNTER_BITS) + 1),
+            next: AtomicU64::new(life.first_number()),
             waiting: AtomicUsize::new(0),
             shards: (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect(),
         }
@@ -112,7 +109,7 @@ mod tests {
 
     #[test]
     fn an_answer_reaches_the_one_who_waits_and_only_once() {
-        let table = TicketTable::new(NodeId(1), 3);
+        let table = TicketTable::new(NodeId(1), Life::new(0, 3));
         let (sender, mut receiver) = oneshot::channel();
         let origin = table.issue(Waiter::Conversation(sender)).unwrap();
         assert!(table.answer_conversation(origin, ConversationOutcome::Done));
@@ -123,8 +120,8 @@ mod tests {
 
     #[test]
     fn an_answer_of_an_earlier_boot_or_another_node_finds_nobody() {
-        let earlier = TicketTable::new(NodeId(1), 3);
-        let table = TicketTable::new(NodeId(1), 4);
+        let earlier = TicketTable::new(NodeId(1), Life::new(0, 3));
+        let table = TicketTable::new(NodeId(1), Life::new(1, 1));
         let (sender, mut receiver) = oneshot::channel();
         let (other, _other) = oneshot::channel();
         let now = table.issue(Waiter::Conversation(sender)).unwrap();

@@ -14,6 +14,7 @@ mod tests;
 use rove_protocol::ids::{NodeId, PartitionId};
 
 use crate::command::Envelope;
+use crate::life::Life;
 use crate::replica::batcher::Batcher;
 use crate::replica::{
     Committed, GroupMember, Install, MessageError, Outputs, PeerMessage, Persist, ProposeError, Replica, ReplicaError,
@@ -80,17 +81,17 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// The lane of a recovered replica on `node`, whose state is durable up to `durable`. `boot` counts the starts of this node: reads
-    /// of an earlier life must not be taken for those of this one.
-    pub fn new(replica: Replica, node: NodeId, boot: u64, durable: u64) -> Self {
+    /// The lane of a recovered replica on `node`, whose state is durable up to `durable`. Commands and reads
+    /// of an earlier `life` of the node must not be taken for those of this one.
+    pub fn new(replica: Replica, node: NodeId, life: Life, durable: u64) -> Self {
         let partition = replica.config().partition;
         Self {
             node,
             replica,
-            router: Router::new(partition, boot),
+            router: Router::new(partition, life),
             intake: Intake::default(),
             batcher: Batcher::default(),
-            reads: Reads::new(node, boot),
+            reads: Reads::new(node, life),
             leadership: None,
             leadership_unsaid: false,
             leaderless_ticks: 0,

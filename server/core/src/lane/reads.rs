@@ -5,6 +5,8 @@
 
 use rove_protocol::ids::NodeId;
 
+use crate::life::Life;
+
 /// Reads that wait at most. They are asked for before something is denied, which is rare; beyond it the answer is "busy".
 const MAX_WAITING: usize = 4_096;
 
@@ -43,9 +45,9 @@ pub(super) struct Reads {
 }
 
 impl Reads {
-    pub(super) fn new(node: NodeId, boot: u64) -> Self {
-        // 12 bits of the node, 20 of its boots, 32 to count: an answer that is still on its way from a million boots ago is no concern.
-        let next_context = (node.0 & 0xfff) << 52 | (boot & 0xf_ffff) << 32;
+    pub(super) fn new(node: NodeId, life: Life) -> Self {
+        // 12 bits of the node, 20 of its life, 32 to count: an answer that is still on its way from so many lives ago is no concern.
+        let next_context = (node.0 & 0xfff) << 52 | life.low_bits(20) << 32;
         let own = Read { context: None, ticks: 0 };
         Self { next_context, unasked: vec![own], asked: Vec::new(), ready: Vec::new(), caught_up: false }
     }
@@ -136,7 +138,7 @@ mod tests {
 
     #[test]
     fn reads_between_two_rounds_share_a_question_and_wait_until_its_index_is_applied() {
-        let mut reads = Reads::new(NodeId(1), 1);
+        let mut reads = Reads::new(NodeId(1), Life::new(0, 1));
         assert!(reads.ask(7) && reads.ask(8));
         let question = reads.next().unwrap();
         assert_eq!(reads.next(), None);
@@ -148,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_read_that_came_after_the_question_is_not_answered_with_it() {
-        let mut reads = Reads::new(NodeId(1), 1);
+        let mut reads = Reads::new(NodeId(1), Life::new(0, 1));
         reads.ask(7);
         let question = reads.next().unwrap();
         reads.ask(8);
@@ -158,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_question_without_an_answer_is_asked_again_under_a_new_name_and_an_old_answer_is_worth_nothing() {
-        let mut reads = Reads::new(NodeId(1), 1);
+        let mut reads = Reads::new(NodeId(1), Life::new(0, 1));
         reads.ask(7);
         let first = reads.next().unwrap();
         (0..ASK_AGAIN_TICKS).for_each(|_| reads.tick());
@@ -172,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_read_nobody_answers_is_given_up() {
-        let mut reads = Reads::new(NodeId(1), 1);
+        let mut reads = Reads::new(NodeId(1), Life::new(0, 1));
         reads.ask(7);
         for _ in 0..GIVE_UP_TICKS {
             reads.next();
@@ -183,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_replica_has_caught_up_when_it_has_applied_what_the_leader_names_however_long_that_takes() {
-        let mut reads = Reads::new(NodeId(1), 1);
+        let mut reads = Reads::new(NodeId(1), Life::new(0, 1));
         let first = reads.next().unwrap();
         for _ in 0..2 * GIVE_UP_TICKS {
             reads.next();
@@ -208,12 +210,12 @@ mod tests {
     #[test]
     fn names_of_questions_differ_between_nodes_and_boots_and_reads_are_bounded() {
         let mut names = std::collections::BTreeSet::new();
-        for (node, boot) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
-            let mut reads = Reads::new(NodeId(node), boot);
+        for (node, rebuild, boot) in [(1, 0, 1), (1, 0, 2), (2, 0, 1), (2, 0, 2), (2, 1, 1)] {
+            let mut reads = Reads::new(NodeId(node), Life::new(rebuild, boot));
             reads.ask(1);
             assert!(names.insert(reads.next().unwrap()));
         }
-        let mut reads = Reads::new(NodeId(1), 1);
+        let mut reads = Reads::new(NodeId(1), Life::new(0, 1));
         // One place is taken by its own.
         assert!((1..MAX_WAITING as u64).all(|context| reads.ask(context)));
         assert!(!reads.ask(0));

@@ -37,7 +37,7 @@ impl World {
             let ticks = 10 + 3 * usize::try_from(node).unwrap();
             config.election_ticks = ticks..ticks + 1;
             let replica = Replica::recover(config, Recovered::default(), &Logger::root(Discard, o!())).unwrap();
-            lanes.insert(node, Lane::new(replica, NodeId(node), 1, 0));
+            lanes.insert(node, Lane::new(replica, NodeId(node), Life::new(0, 1), 0));
         }
         Self {
             lanes,

@@ -6,15 +6,12 @@ use rove_protocol::ids::{NodeId, PartitionId};
 
 use super::message::{Forward, ForwardAck};
 use crate::command::Envelope;
+use crate::life::Life;
 use crate::replica::batcher::{MAX_BATCH_BYTES, MAX_BATCH_COMMANDS};
 
 /// Ticks without an answer after which the leader is asked what is due: longer than a round through a slow disk, and short beside what
 /// people notice. Only a message that was lost on the way needs it.
 const ASK_AFTER_TICKS: u32 = 3;
-
-/// Bits of a number below the count of this node's starts, as of a ticket: a million a second in one term last twelve days, and then
-/// borrow from a start that is 16 million away.
-const NUMBER_BITS: u32 = 40;
 
 /// Who leads the partition, and since which term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +26,8 @@ pub struct Leadership {
 #[derive(Debug)]
 pub struct Router {
     partition: PartitionId,
-    /// The number of the first command in each term. A node that starts again in the same term must not give a number twice: the
-    /// leader would take the new command for a repeat.
+    /// The number of the first command in each term. A node that starts again in the same term, be it on an empty disk, must not give a
+    /// number twice: the leader would take the new command for a repeat.
     one: u64,
     queue: VecDeque<Envelope>,
     bytes: usize,
@@ -52,9 +49,9 @@ pub struct Router {
 }
 
 impl Router {
-    /// Nothing waits, nobody leads. `boot` counts the starts of this node.
-    pub fn new(partition: PartitionId, boot: u64) -> Self {
-        let one = (boot << NUMBER_BITS) + 1;
+    /// Nothing waits, nobody leads.
+    pub fn new(partition: PartitionId, life: Life) -> Self {
+        let one = life.first_number();
         Self {
             partition,
             one,

@@ -14,6 +14,7 @@ use rove_core::command::Gate;
 use rove_core::conversation::PartitionMachine;
 use rove_core::directory::{DirectoryMachine, MemoryDirectory};
 use rove_core::lane::{Lane, LaneOutputs};
+use rove_core::life::Life;
 use rove_core::membership::{MemberMap, follows};
 use rove_core::placement::DIRECTORY;
 use rove_core::replica::{
@@ -44,9 +45,6 @@ pub const NODES: [NodeId; 4] = [NodeId(1), NodeId(2), NodeId(3), NodeId(4)];
 
 /// Raft's unit of time, as in the server.
 pub const TICK_US: u64 = 50_000;
-
-/// Bits of a ticket below the boot's number, as in the server.
-const TICKET_BITS: u32 = 40;
 
 /// Milliseconds of the Unix epoch at which the simulation begins.
 const EPOCH_MS: u64 = 1_700_000_000_000;
@@ -183,6 +181,8 @@ pub struct Node {
     pub map: Arc<MemberMap>,
     /// Starts so far.
     pub boot: u64,
+    /// Those of them on the disk that it has.
+    pub starts: u64,
     /// Milliseconds by which its wall clock is wrong.
     pub clock_ms: i64,
     /// It stands still until the world lets it go on.
@@ -226,6 +226,7 @@ impl Node {
             rebuild: 0,
             map: Arc::clone(map),
             boot: 0,
+            starts: 0,
             clock_ms: 0,
             paused: false,
             slow_disk: false,
@@ -246,6 +247,7 @@ impl Node {
     /// Starts from what the disk has, or finds that it must not.
     pub fn start(&mut self, context: &mut Context<'_>) {
         self.boot += 1;
+        self.starts += 1;
         match self.recover(context) {
             Ok(running) => {
                 self.running = Some(running);
@@ -261,6 +263,7 @@ impl Node {
         let store = self.flushed.clone();
         let logger = Logger::root(Discard, o!());
         let mut places = BTreeMap::new();
+        let life = Life::new(self.rebuild, self.starts);
         for partition in context.plan.all_partitions() {
             let machine = if partition == DIRECTORY {
                 Machine::Directory(DirectoryMachine::load(&self.checkpoint).map_err(|error| error.to_string())?)
@@ -280,7 +283,7 @@ impl Node {
             config.election_ticks = ticks..ticks + 1;
             config.keep_for_peers = context.plan.keep_for_peers;
             let replica = Replica::recover(config, recovered, &logger).map_err(|error| error.to_string())?;
-            let lane = Lane::new(replica, self.id, self.boot, applied);
+            let lane = Lane::new(replica, self.id, life, applied);
             let (committed, snapshots) = (VecDeque::new(), Snapshots::default());
             places.insert(partition, Place { lane, machine, committed, applying: false, snapshots });
         }
@@ -290,7 +293,7 @@ impl Node {
             directory: self.checkpoint.clone(),
             carrier: Carrier::default(),
             places,
-            next_ticket: (self.boot << TICKET_BITS) + 1,
+            next_ticket: life.first_number(),
             tickets: BTreeMap::new(),
             sessions: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -467,6 +470,7 @@ impl Node {
         self.checkpoint = self.blank.clone();
         self.quarantined = false;
         self.rebuild = rebuild;
+        self.starts = 0;
     }
 
     /// Whether all groups are what `map` says, as far as it has applied their logs.
