@@ -16,7 +16,9 @@ use rove_client_core::sync::{Arrival, Held};
 use rove_client_core::timeline::LocalId;
 use rove_protocol::ids::{ConversationId, PostNo, PostTag, Seq, WriterId};
 use rove_protocol::limits;
-use rove_protocol::message::{Body as _, ControlDown, ConversationDown, Event, Heartbeat, Mark, Message as _, Open};
+use rove_protocol::message::{
+    Body as _, ControlDown, ConversationDown, Event, Heartbeat, Mark, Message as _, Open, Refused,
+};
 use rove_protocol::registry::{ALPN, ErrorCode, EventKind};
 use rove_protocol::transport::{Connection as _, SendStream as _};
 use rove_quic::client_tls;
@@ -90,6 +92,8 @@ pub(crate) struct Client {
     home: usize,
     at: usize,
     /// Why connections were lost, lately: for reports.
+    /// The last refusal.
+    refused: Option<Refused>,
     why: String,
 }
 
@@ -123,6 +127,7 @@ impl Client {
             answered: false,
             home,
             at: home,
+            refused: None,
             why: String::new(),
         }
     }
@@ -172,13 +177,14 @@ impl Client {
 
     fn trouble(&self) -> String {
         format!(
-            "client {} of {}: {} posts queued, {} in flight, has seqs up to {}, {} known; last lost: {}",
+            "client {} of {}: {} posts queued, {} in flight, has seqs up to {}, {} known; last refused: {:?}; last lost: {}",
             self.id.0,
             self.conversation,
             self.outbox.queued(),
             self.outbox.in_flight(),
             self.held.cursor,
             self.world.recorder.known(self.conversation),
+            self.refused,
             self.why,
         )
     }
@@ -309,6 +315,7 @@ impl Client {
             }
             ConversationDown::Refused(refused) => {
                 self.world.recorder.answered(node, refused.code);
+                self.refused = Some(refused.clone());
                 self.outbox.refused(&refused, self.now_ms(), self.rng.any(), &mut effects);
             }
             ConversationDown::Receipt(receipt) => {
