@@ -342,7 +342,11 @@ impl Sim {
             let posts: VecDeque<Post> = posts.into_iter().take(delivered).collect();
             match &mut self.late {
                 Some(late) if self.random.one_in(2) => late.push((writer, posts)),
-                _ => posts.iter().for_each(|post| drop(self.server.post(writer, post, &mut self.random))),
+                _ => {
+                    for post in &posts {
+                        self.server.post(writer, post, &mut self.random);
+                    }
+                }
             }
         }
         self.outbox.stream_lost();
@@ -354,8 +358,8 @@ impl Sim {
         let which = self.random.below(late.len() as u64) as usize;
         let (writer, posts) = &mut late[which];
         match posts.pop_front() {
-            Some(post) => drop(self.server.post(*writer, &post, &mut self.random)),
-            None => drop(late.swap_remove(which)),
+            Some(post) => _ = self.server.post(*writer, &post, &mut self.random),
+            None => _ = late.swap_remove(which),
         }
         true
     }

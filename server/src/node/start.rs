@@ -17,7 +17,6 @@ use rove_core::formation::{Record, founders};
 use rove_core::lane::Lane;
 use rove_core::life::Life;
 use rove_core::membership::MemberMap;
-use rove_core::placement::ShardMap;
 use rove_core::replica::{Recovered, Replica, ReplicaConfig, member_of};
 use rove_protocol::ids::{NodeId, PartitionId};
 use tokio::runtime::Handle;
@@ -217,14 +216,7 @@ fn run(
     } = opened;
     let lanes = lanes(&config, identity, map, recovered)?;
     let mut gates_reader = readers.pop().ok_or_else(|| StartError::Config("there are no readers".to_owned()))?;
-    let rebuild = rebuild_of(&config, map);
-    let shared = shared(
-        &config,
-        (identity, rebuild),
-        map.shards.clone(),
-        members(&mut gates_reader)?,
-        directory.apply_version(),
-    )?;
+    let shared = shared(&config, identity, map, members(&mut gates_reader)?, directory.apply_version())?;
     let stats = Arc::clone(&shared.stats);
     let (log, state, synced) = (Arc::new(log), Arc::new(state), Arc::new(Mutex::new(synced)));
     let mut supervisor = Supervisor::new(Arc::clone(&shared));
@@ -343,8 +335,8 @@ fn start_appliers(
 /// What the threads and the handles share.
 fn shared(
     config: &NodeConfig,
-    (identity, rebuild): (Identity, u32),
-    shards: ShardMap,
+    identity: Identity,
+    map: &MemberMap,
     members: Option<MemberMap>,
     apply_version: u16,
 ) -> Result<Arc<Shared>, StartError> {
@@ -352,11 +344,11 @@ fn shared(
         id: config.node_id,
         boot: identity.incarnation,
         partitions: config.partitions,
-        shards,
+        shards: map.shards.clone(),
         queue_commands: config.queue_commands,
         queue_bytes: config.queue_bytes,
         doors: (0..=config.partitions).map(|_| Admission::default()).collect(),
-        tickets: TicketTable::new(config.node_id, Life::new(rebuild, identity.incarnation)),
+        tickets: TicketTable::new(config.node_id, Life::new(rebuild_of(config, map), identity.incarnation)),
         stats: Arc::default(),
         phase: AtomicU8::new(Phase::Starting as u8),
         phase_entered: Notify::new(),
