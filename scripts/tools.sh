@@ -29,7 +29,10 @@ deny() {
 aioquic() {
     python3 -c 'import aioquic' 2>/dev/null && return
     "$(python)" -c 'import aioquic' 2>/dev/null && return
-    { python3 -m venv "$(python_home)" && "$(python)" -m pip install --quiet aioquic; } </dev/null >/dev/null 2>&1
+    { python3 -m venv "$(python_home)" && "$(python)" -m pip install --quiet aioquic; } </dev/null >/dev/null 2>&1 && return
+    # Half of one would be taken for the Python that tests are to use.
+    rm -rf "$(python_home)"
+    return 1
 }
 
 get() {

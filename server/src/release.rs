@@ -18,9 +18,3 @@ impl Release {
     pub const THIS: Self =
         Self { version: env!("CARGO_PKG_VERSION"), applies: ApplyVersions::THIS, speaks: crate::cluster::VERSIONS };
 }
-
-impl Default for Release {
-    fn default() -> Self {
-        Self::THIS
-    }
-}

@@ -136,7 +136,7 @@ const FEATURES: &str = "</stream:features>";
 const PASSWORD: &str = "a long enough password";
 /// The name, beside its account's, of a session that others write to. The server names the others: one that follows another of the same
 /// account at once must not be in the way of that one's end.
-const RESOURCE: &str = "<resource>r</resource>";
+const RESOURCE: &str = "r";
 
 async fn connect(tls: &Tls, at: SocketAddr, codec: Xmpp) -> Result<Client> {
     let mut wire = Wire::new(tls.connect(at).await?, codec);
@@ -159,15 +159,16 @@ async fn register(tls: &Tls, at: SocketAddr, accounts: usize) -> Result<()> {
 
 /// Logs in as `uNUMBER`.
 async fn session(tls: &Tls, at: SocketAddr, number: usize) -> Result<Client> {
-    log_in(tls, at, number, "", Xmpp::default()).await
+    log_in(tls, at, number, None, Xmpp::default()).await
 }
 
-async fn log_in(tls: &Tls, at: SocketAddr, number: usize, resource: &str, codec: Xmpp) -> Result<Client> {
+async fn log_in(tls: &Tls, at: SocketAddr, number: usize, resource: Option<&str>, codec: Xmpp) -> Result<Client> {
     let mut wire = connect(tls, at, codec).await?;
     let proof = STANDARD.encode(format!("\0u{number}\0{PASSWORD}"));
     let auth = format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{proof}</auth>");
     wire.ask(auth.as_bytes(), until("<success")).await.context("logging in")?;
     wire.ask(OPEN.as_bytes(), until(FEATURES)).await.context("opening a stream once more")?;
+    let resource = resource.map(|name| format!("<resource>{name}</resource>")).unwrap_or_default();
     let bind = format!("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>{resource}</bind></iq>");
     wire.ask(bind.as_bytes(), until("</iq>")).await.context("binding a resource")?;
     // What is sent to all of the account's sessions comes back to this one as well.
@@ -177,9 +178,9 @@ async fn log_in(tls: &Tls, at: SocketAddr, number: usize, resource: &str, codec:
 
 async fn pair(tls: &Tls, at: SocketAddr, number: usize) -> Result<Pair<Client, Client>> {
     let (sender, receiver) = (2 * number, 2 * number + 1);
-    let receiving = log_in(tls, at, receiver, RESOURCE, Xmpp::default()).await?;
-    let to = format!("u{receiver}@localhost/r");
-    Ok(Pair { sender: log_in(tls, at, sender, RESOURCE, Xmpp { to }).await?, receiver: receiving })
+    let receiving = log_in(tls, at, receiver, Some(RESOURCE), Xmpp::default()).await?;
+    let to = format!("u{receiver}@localhost/{RESOURCE}");
+    Ok(Pair { sender: log_in(tls, at, sender, Some(RESOURCE), Xmpp { to }).await?, receiver: receiving })
 }
 
 /// Passes over everything up to the end of `word`; a refusal is an error.

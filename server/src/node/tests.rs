@@ -329,6 +329,14 @@ fn sign_up(handle: &str) -> DirectoryCommand {
     }
 }
 
+/// A new account and its device.
+async fn signed_up(node: &Node, handle: &str) -> Actor {
+    match node.propose_directory(&sign_up(handle)).await.unwrap() {
+        DirectoryOutcome::SignedIn { account, device } => Actor { account, device },
+        other => panic!("not signed in: {other:?}"),
+    }
+}
+
 /// Looks, while it is told of a revocation, at what a session would that registers just then.
 #[derive(Default)]
 struct Registering {
@@ -357,12 +365,9 @@ async fn a_revocation_is_in_the_directory_and_counted_before_any_session_is_told
     let (node, runner) = start_with(dir.path(), sinks).await;
     registering.node.set(node.clone()).map_err(|_| "set twice").unwrap();
     for (handle, revoked) in [("alice", 1), ("bob", 2)] {
-        let DirectoryOutcome::SignedIn { account, device } = node.propose_directory(&sign_up(handle)).await.unwrap()
-        else {
-            panic!("not signed in");
-        };
+        let actor = signed_up(&node, handle).await;
+        let device = actor.device;
         assert_eq!(node.revocations(), revoked - 1, "nothing else is counted");
-        let actor = Actor { account, device };
         node.propose_directory(&DirectoryCommand::RevokeDevice { actor, device }).await.unwrap();
         assert_eq!(registering.seen.lock().last(), Some(&(revoked, false)));
     }
@@ -375,11 +380,8 @@ async fn a_revocation_returns_when_every_partition_refuses_the_device() {
     let revoked = Arc::new(Revoked::default());
     let sinks = Sinks { directory: Arc::clone(&revoked) as Arc<dyn DirectorySink>, ..Sinks::none() };
     let (node, _runner) = start_with(dir.path(), sinks).await;
-    let DirectoryOutcome::SignedIn { account, device } = node.propose_directory(&sign_up("alice")).await.unwrap()
-    else {
-        panic!("not signed in");
-    };
-    let actor = Actor { account, device };
+    let actor = signed_up(&node, "alice").await;
+    let device = actor.device;
     let peers: Vec<AccountId> = (100..110).map(AccountId).collect();
     let mut ids = Vec::new();
     for peer in peers {

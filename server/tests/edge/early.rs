@@ -11,6 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::ZeroRttAccepted;
+use rove_core::command::Actor;
+use rove_core::directory::DirectoryCommand;
 use rove_protocol::frame::put_frame;
 use rove_protocol::ids::{ConversationId, RequestId, Seq, WriterId};
 use rove_protocol::message::{
@@ -328,6 +330,28 @@ async fn rove_3_7_5_what_is_skipped_before_hello_in_an_early_flight_holds_nothin
     relay.everything();
     assert!(soon("the end of the handshake", accepted).await, "it was early data, and taken");
     assert_eq!(older.closed().await, ErrorCode::Replaced);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_is_revoked_before_the_handshake_is_complete_gets_no_session() {
+    let (world, _, config) = world(Arc::new(SessionStore::new(16))).await;
+    let alice = world.user("alice").await;
+    let older = session(&world, &config, &alice).await;
+    let relay = Relay::to(world.address).await;
+    let (connection, _) = dial_early(&world, &config, relay.address);
+    let hello = hello(&alice, ClientState::Foreground);
+    let mut control = stream(&connection, frames(StreamType::Control, &[&put(&hello)])).await;
+    relay.first_flight(&connection, 1).await;
+    assert!(matches!(control.control().await, ControlDown::Welcome(_)));
+    // The directory tells the sessions there are, and this one is not there yet.
+    let actor = Actor { account: alice.account, device: alice.device };
+    let revoke = DirectoryCommand::RevokeDevice { actor, device: alice.device };
+    soon("a revocation", world.node.propose_directory(&revoke)).await.unwrap();
+    assert_eq!(older.closed().await, ErrorCode::Revoked);
+    relay.everything();
+    let closed = soon("the close", connection.closed()).await;
+    assert!(matches!(closed, TransportError::Closed { code: ErrorCode::Revoked, .. }), "{closed:?}");
     world.stop().await;
 }
 
